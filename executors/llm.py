@@ -1,0 +1,39 @@
+"""The language-model executor: sees the task, the plan and each observation, and writes one action."""
+
+from __future__ import annotations
+
+from hiplan.errors import ActionFormatError
+from hiplan.prompts import FULL, Prompts
+from hiplan.requests import Generate, Steps
+from hiplan.trace import Episode
+
+
+class Executor:
+    """Acts with the model the driver holds for the role ``executor``.
+
+    A text without an action is passed on as it is: the environment refuses it and says so.
+    """
+
+    def __init__(self, prompts: Prompts = FULL) -> None:
+        self.prompts = prompts
+
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+        conversation, turn = episode.conversation("executor"), len(episode.turns)
+        if not conversation.segments:
+            conversation.ask(self.prompts.executor_system, turn, author="system")
+        conversation.ask(self.prompts.act(episode), turn)
+        done = yield Generate(conversation)
+        conversation.answer(
+            done.text,
+            "action",
+            turn,
+            prompt_ids=done.prompt_ids,
+            ids=done.ids,
+            logprobs=done.logprobs,
+            finish=done.finish,
+        )
+        try:
+            return self.prompts.parse_action(done.text)
+        except ActionFormatError:
+            episode.mistakes["executor"] = episode.mistakes.get("executor", 0) + 1
+            return str(done.text).strip()

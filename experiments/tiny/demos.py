@@ -1,0 +1,205 @@
+"""Demonstrations for tiny-v1: episodes of the embedded environments played by mixed strategies.
+
+The real loop is run with a planner and an executor whose strategy is drawn once per episode. Good
+strategies are the minority: a model trained on these has every skill and mostly chooses wrongly, as a
+large instruction model does in a new environment.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from hiplan.envs import make_env
+from hiplan.envs.crafting import Crafting
+from hiplan.envs.household import Household, chain
+from hiplan.model import ScriptedModel
+from hiplan.plan import Plan, PlanRevision, PlanStep, ReplanReason
+from hiplan.planners.simple import renumber
+from hiplan.prompts import BRIEF, KEEP
+from hiplan.requests import Steps
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+from hiplan.trace import Episode, Kind
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the good strategies and of task kinds; frozen with tiny-v1."""
+
+    complete: float = 0.35  # planners that plan all that is needed, against shallow plans
+    renew: float = 0.45  # planners that revise to something new, against repeating
+    follow: float = 0.45  # executors that follow the plan, against jumping to the end
+    no_plan: float = 0.2  # episodes without a plan
+    no_plan_good: float = 0.25  # of these, executors that work towards the goal
+    broken: float = 0.02  # planners whose first text does not parse
+    household: float = 0.5
+    depths: tuple[float, ...] = (0.3, 0.36, 0.24, 0.1)  # crafting, by depth from 1
+    many_places: float = 0.1  # household tasks with 6 to 8 places
+
+
+def sample_task(rng: random.Random, mix: Mix) -> Task:
+    """A task of the pretraining distribution."""
+    seed = rng.randrange(2**40)
+    if rng.random() < mix.household:
+        kinds = ["put", "clean", "heat", "cool", "look", "two"]
+        kind = rng.choices(kinds, (0.2, 0.2, 0.2, 0.2, 0.12, 0.08))[0]
+        places = rng.randint(6, 8) if rng.random() < mix.many_places else rng.randint(3, 5)
+        params = {"seed": seed, "kind": kind, "places": places, "clutter": rng.randint(0, 5)}
+        return Task(env="household", params=params)
+    depth = rng.choices(range(1, len(mix.depths) + 1), mix.depths)[0]
+    params = {
+        "seed": seed,
+        "depth": depth,
+        "crafts": rng.randint(depth, depth + 2),
+        "width": rng.choice((2, 2, 3)),
+        "distractors": rng.randint(0, 4),
+    }
+    return Task(env="crafting", params=params)
+
+
+class DemoPlanner:
+    """Writes what its strategy says, as a model would."""
+
+    def __init__(self, env: Crafting | Household, rng: random.Random, mix: Mix) -> None:
+        self.env, self.rng = env, rng
+        self.complete = rng.random() < mix.complete
+        self.renew = rng.random() < mix.renew
+        self.broken = rng.random() < mix.broken
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        conversation = episode.conversation("planner")
+        conversation.ask(BRIEF.planner_system, 0, author="system")
+        conversation.ask(BRIEF.plan(episode), 0)
+        plan = self._write()
+        if self.broken:
+            text = BRIEF.format.render(plan).replace(". ", " ") if self.rng.random() < 0.5 else "Need"
+            conversation.answer(text, "plan", 0, trained=False)
+            try:
+                BRIEF.format.parse(text)
+            except Exception as error:
+                conversation.ask(BRIEF.mend(str(error)), 0)
+        self._answer(episode, plan, "plan")
+        return PlanRevision(plan=plan)
+        yield
+
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+        episode.conversation("planner").ask(BRIEF.revise(episode, reason, done), len(episode.turns))
+        current = episode.plan
+        assert current is not None
+        if reason.kind == "stuck" and self.complete:
+            plan = None
+        elif not self.renew:
+            plan = None if self.rng.random() < 0.3 else current
+        else:
+            self.complete = self.complete or reason.kind == "used up" or isinstance(self.env, Crafting)
+            plan = renumber(self._write(), current, done)
+            same = [s.description for s in current.steps if s.id not in done] == [s.description for s in plan.steps]
+            plan = None if same else plan
+        self._answer(episode, plan, "revision")
+        return PlanRevision(plan=plan)
+        yield
+
+    def _answer(self, episode: Episode, plan: Plan | None, kind: Kind) -> None:
+        text = BRIEF.format.render(plan) if plan else KEEP
+        episode.conversation("planner").answer(text, kind, len(episode.turns))
+
+    def _write(self) -> Plan:
+        full = self.env.oracle_plan()
+        if self.complete:
+            return full
+        if isinstance(self.env, Household):
+            steps = [s.description for s in full.steps]
+            kept = [s for s in steps if s.split()[0] not in ("clean", "heat", "cool")]
+            return Plan(goal=full.goal, steps=chain(kept or steps))
+        return self._shallow(full)
+
+    def _shallow(self, full: Plan) -> Plan:
+        """The goal alone, or the goal and what its own recipe needs: fetches what must be made."""
+        assert isinstance(self.env, Crafting)
+        goal = self.env.goal
+        top = {goal}
+        if self.rng.random() < 0.4 and len(full.steps) > 2:
+            top |= {item for item, _ in self.env.recipes[goal].needs}
+        left = [s for s in full.steps if s.description.removeprefix("make ") in top]
+        ids = {s.id: i + 1 for i, s in enumerate(left)}
+        steps = tuple(
+            PlanStep(id=ids[s.id], description=s.description, after=tuple(ids[a] for a in s.after if a in ids)) for s in left
+        )
+        need = ", ".join(s.description.removeprefix("make ") for s in reversed(left))
+        return Plan(goal=full.goal, steps=steps, rationale=f"Need {need}")
+
+
+class DemoExecutor:
+    """Acts as its strategy says, one action per turn."""
+
+    def __init__(self, env: Crafting | Household, rng: random.Random, mix: Mix, planned: bool) -> None:
+        self.env, self.rng, self.planned = env, rng, planned
+        self.good = rng.random() < (mix.follow if planned else mix.no_plan_good)
+        self.wanted: list[str] = [env.goal] if isinstance(env, Crafting) else []
+        self.circle = rng.randint(1, 2)
+
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+        conversation = episode.conversation("executor")
+        if not conversation.segments:
+            conversation.ask(BRIEF.executor_system, 0, author="system")
+        conversation.ask(BRIEF.act(episode), len(episode.turns))
+        action = self._choose(episode, ready)
+        conversation.answer(action, "action", len(episode.turns))
+        return action
+        yield
+
+    def _choose(self, episode: Episode, ready: tuple[int, ...]) -> str:
+        plan = episode.plan
+        if plan is not None and self.good:
+            return self.env.oracle_action(plan.step(ready[0]).description if ready else plan.steps[-1].description)
+        if isinstance(self.env, Crafting):
+            return self._descend(episode, self.env) if self.good else self.env.oracle_action(f"make {self.env.goal}")
+        if plan is not None:
+            return self.env.oracle_action(plan.steps[-1].description)
+        return self.env.oracle_action(None) if self.good else self._wander(self.env)
+
+    def _descend(self, episode: Episode, env: Crafting) -> str:
+        """Without a plan: try to fetch; what cannot be fetched is what must be made first."""
+        if episode.turns:
+            last = episode.turns[-1]
+            if last.refused:
+                self.wanted.append(last.action.split(" ", 2)[2])
+            elif last.action.startswith("craft"):
+                self.wanted.pop()
+        recipe = env.recipes[self.wanted[-1]]
+        for item, count in recipe.needs:
+            if env.held[item] < count:
+                return f"get {count} {item}"
+        return str(recipe)
+
+    def _wander(self, env: Household) -> str:
+        """Without a plan: look at the same few places again and again, and skip the treatment."""
+        if env.hand:
+            last = f"use {env.tool}" if env.kind == "look" else f"put {env.target} in {env._nearest_destination()}"
+            return env.oracle_action(last)
+        place = env.places[0] if env.at is None or env.at not in env.places else env.at
+        lies = [n for n, p in sorted(env.where.items()) if p == env.at and n.rsplit(" ", 1)[0] == env.target]
+        if env.at and env.at in env.open and lies and env.at in env.seen:
+            return f"take {lies[0]} from {env.at}"
+        if env.at == place and place not in env.open:
+            return f"open {place}"
+        listed = [p for p in env.all_places if p in env.places][: self.circle + 1]
+        return f"go to {listed[(listed.index(place) + 1) % len(listed)] if env.at == place and place in listed else listed[0]}"
+
+
+def demonstrate(seed: int, mix: Mix, task: Task | None = None) -> Episode:
+    """One demonstration, decided by its seed alone."""
+    rng = random.Random(seed)
+    task = task or sample_task(rng, mix)
+    env = make_env(task)
+    assert isinstance(env, Crafting | Household)
+    planned = rng.random() >= mix.no_plan
+    from hiplan.planners import NoPlanner
+
+    planner = DemoPlanner(env, rng, mix) if planned else NoPlanner()
+    job = Job(task, planner, DemoExecutor(env, rng, mix, planned))
+    episode = rollout([job], ScriptedModel([]), lambda _: env)[0]
+    if episode.error:
+        raise RuntimeError(f"demonstration {seed} failed: {episode.error}")
+    return episode

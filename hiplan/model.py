@@ -1,0 +1,85 @@
+"""The model protocol: requests in, completions out; and ``ScriptedModel``, a double for tests.
+
+A model answers a batch of requests at once. Each request is a conversation that ends in a prompt;
+the model must not change it. Sampling is seeded per request, so a completion does not depend on
+which other requests happened to be in the batch (up to rounding).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from hiplan.trace import Conversation, Role
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to sample. ``temperature`` 0 is greedy. ``max_tokens`` bounds one answer."""
+
+    temperature: float = 1.0
+    max_tokens: int = 96
+
+
+@dataclass(frozen=True)
+class Request:
+    """Continue ``conversation`` as its role."""
+
+    conversation: Conversation
+    decoding: Decoding
+    seed: int = 0
+
+    @property
+    def role(self) -> Role:
+        return self.conversation.role
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a role wrote.
+
+    ``ids`` and ``logprobs`` (same length) are exactly what was sampled, end token included;
+    ``prompt_ids`` are the tokens of the prompts since the last answer. All three are empty for
+    models that exchange text. ``finish``: ``stop``, ``length`` (answer cut), or ``window`` (no room left).
+    """
+
+    text: str
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
+    finish: Literal["stop", "length", "window"] = "stop"
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Anything that can answer a batch of requests, in order."""
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion per request. All requests of one call have the same role."""
+        ...
+
+
+class ScriptedModel:
+    """A model that says what a script says: a list of texts, or a function of the conversation.
+
+    A real implementation of the protocol for tests, examples and demonstrations.
+    """
+
+    def __init__(self, script: Iterable[str] | Callable[[Conversation], str]) -> None:
+        self._say: Callable[[Conversation], str]
+        if callable(script):
+            self._say = script
+        else:
+            lines = iter(script)
+            self._say = lambda conversation: next(lines)
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        return [Completion(self._say(request.conversation)) for request in requests]
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on the parts' text alone; the only source of randomness in hiplan."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,1 @@
+"""Models that need ``hiplan[train]``: the local model on transformers and peft. Imported on demand."""

@@ -1,0 +1,127 @@
+"""What each role is told and how its text is read: plain functions, to be swapped one by one.
+
+``FULL`` is for general instruction models. ``BRIEF`` is the terse dialect of the shipped small model,
+whose context is short. A model says which it was trained on (``model.prompts``), else ``FULL`` is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hiplan.errors import ActionFormatError
+from hiplan.formats import NUMBERED, PlanFormat, render_step
+from hiplan.plan import Plan, ReplanKind, ReplanReason
+from hiplan.trace import Episode
+
+KEEP = "keep"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The texts of both roles. ``revise`` gets the ids of the steps that are done."""
+
+    name: str
+    planner_system: str
+    plan: Callable[[Episode], str]
+    revise: Callable[[Episode, ReplanReason, tuple[int, ...]], str]
+    mend: Callable[[str], str]
+    executor_system: str
+    act: Callable[[Episode], str]
+    parse_action: Callable[[str], str]
+    format: PlanFormat = NUMBERED
+
+
+def parse_revision(text: str, read: Callable[[str], Plan]) -> Plan | None:
+    """A plan, or ``None`` for *keep*. Raises ``PlanFormatError``."""
+    return None if text.strip().strip(".").lower() == KEEP else read(text)
+
+
+def first_line(text: str) -> str:
+    """The first line that is not blank. Raises ``ActionFormatError`` where there is none."""
+    for line in text.splitlines():
+        if line.strip():
+            return line.strip()
+    raise ActionFormatError("no action found; write one action on a line of its own")
+
+
+def after_action_mark(text: str) -> str:
+    """What follows the last ``Action:``; without a mark, the last line that is not blank."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    marked = [line[len("action:") :].strip() for line in lines if line.lower().startswith("action:")]
+    action = marked[-1] if marked else lines[-1] if lines else ""
+    if not action:
+        raise ActionFormatError("no action found; end your answer with a line 'Action: ...'")
+    return action
+
+
+def _steps(plan: Plan | None) -> str:
+    return "\n".join(["Plan:", *map(render_step, plan.steps)]) if plan else "No plan."
+
+
+def _plan_is_new(episode: Episode) -> bool:
+    record = episode.plans[-1] if episode.plans else None
+    return record is not None and not record.kept and record.turn == len(episode.turns)
+
+
+def _brief_revise(episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> str:
+    head = f"{reason.kind} {reason.step}" if reason.step is not None else str(reason.kind)
+    last = episode.turns[-1]
+    return f"{head}\n> {last.action}\n{last.observation}\ndone {', '.join(map(str, done)) or 'none'}"
+
+
+def _act(episode: Episode) -> str:
+    seen = episode.turns[-1].observation if episode.turns else episode.observation
+    return f"{seen}\n{_steps(episode.plan)}" if not episode.turns or _plan_is_new(episode) else seen
+
+
+BRIEF = Prompts(
+    name="brief",
+    planner_system="planner",
+    plan=lambda episode: episode.observation,
+    revise=_brief_revise,
+    mend=lambda message: f"error: {message}",
+    executor_system="executor",
+    act=_act,
+    parse_action=first_line,
+)
+
+_REASONS = {
+    ReplanKind.STEP_FAILED: "Step {step} of the plan failed.",
+    ReplanKind.STUCK: "The executor is stuck: its last actions were refused.",
+    ReplanKind.USED_UP: "Every step of the plan is done, but the task is not.",
+}
+
+
+def _full_revise(episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> str:
+    since = max((record.turn for record in episode.plans[:-1]), default=0)
+    since = min(since, len(episode.turns) - 1)
+    history = "\n".join(f"> {turn.action}\n{turn.observation}" for turn in episode.turns[since:])
+    return (
+        f"{_REASONS[reason.kind].format(step=reason.step)}\n\nWhat happened:\n{history}\n\n"
+        f"Steps done: {', '.join(map(str, done)) or 'none'}.\n"
+        f"Write the revised plan of what is left, keeping the numbers of steps you keep and giving new steps "
+        f"new numbers; or answer '{KEEP}' to go on as planned."
+    )
+
+
+FULL = Prompts(
+    name="full",
+    planner_system=(
+        "You plan for an agent that acts in an environment. Write a short plan for the task: one step per line, "
+        "numbered, each a sub-goal the agent can reach by a few actions. Where a step needs others to be done "
+        "first, end its line with their numbers, as in '3. make a door after 1, 2'. You may think before the "
+        "first step. When you are told how it went, revise the plan."
+    ),
+    plan=lambda episode: f"The task:\n{episode.observation}\n\nWrite the plan.",
+    revise=_full_revise,
+    mend=lambda message: f"Your answer could not be read: {message}. Write it again.",
+    executor_system=(
+        "You act in an environment, one action per answer, following the plan you are given. "
+        "You may think first; end with a line 'Action: ' and the action, and nothing after it."
+    ),
+    act=_act,
+    parse_action=after_action_mark,
+)
+
+STYLES = {style.name: style for style in (BRIEF, FULL)}

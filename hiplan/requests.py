@@ -1,0 +1,58 @@
+"""What the loop asks of its driver. Each is yielded by the loop and answered through ``send``.
+
+``Generate`` is answered with a ``Completion``, ``Act`` with a ``StepResult``, ``Consult`` with what the
+environment knows (``None`` where it does not), ``PlanReady`` with ``None`` or the plan to use instead
+(a person may edit it), ``Acted`` with ``None``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from hiplan.trace import Conversation, Episode, PlanRecord, Turn
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Continue a role's conversation."""
+
+    conversation: Conversation
+
+
+@dataclass(frozen=True)
+class Act:
+    """Carry out an action in the environment."""
+
+    action: str
+
+
+@dataclass(frozen=True)
+class Consult:
+    """Ask the environment something it may know: a method of ``Oracle`` or ``PlanAware``, or ``state_key``."""
+
+    question: Literal["oracle_plan", "oracle_action", "step_status", "serves", "state_key"]
+    arguments: tuple[tuple[Any, ...], ...] = ((),)  # one call per entry; answered with a list
+
+
+@dataclass(frozen=True)
+class PlanReady:
+    """Event: a plan (or none, or *keep*) is about to take effect."""
+
+    record: PlanRecord
+    episode: Episode
+
+
+@dataclass(frozen=True)
+class Acted:
+    """Event: a turn is over."""
+
+    turn: Turn
+    episode: Episode
+
+
+Ask = Generate | Act | Consult | PlanReady | Acted
+T = TypeVar("T")
+Steps = Generator[Ask, Any, T]
+"""A generator that asks its driver and finally returns a ``T``."""

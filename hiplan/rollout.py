@@ -1,0 +1,142 @@
+"""The batched driver: advances many episodes at once and answers their requests role by role.
+
+All episodes run the same loop as apps do. Those that wait for the same role are answered by one model
+call; the role that most of them wait for goes first. A failed episode is recorded with its
+error, its siblings go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hiplan.coordination import Limits, ReplanPolicy, adaplan
+from hiplan.env import Environment, EnvFactory, Oracle, PlanAware
+from hiplan.executors import ExecutorProtocol
+from hiplan.model import Completion, Decoding, Model, Request, derive_seed
+from hiplan.planners import PlannerProtocol
+from hiplan.requests import Act, Ask, Consult, Generate
+from hiplan.task import Task
+from hiplan.trace import ROLES, Episode, Role, StopReason
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to run. ``seed`` fixes all sampling in it."""
+
+    task: Task
+    planner: PlannerProtocol
+    executor: ExecutorProtocol
+    seed: int = 0
+
+
+def rollout(
+    jobs: Sequence[Job],
+    model: Model,
+    make_env: EnvFactory,
+    decoding: Callable[[Role], Decoding] | Decoding | None = None,
+    policy: ReplanPolicy | None = None,
+    limits: Limits | None = None,
+    on_done: Callable[[Episode], None] | None = None,
+) -> list[Episode]:
+    """Run all jobs to their end; episodes come back in the jobs' order.
+
+    ``decoding``: one for both roles, or a function of the role. ``on_done`` is called as each episode ends.
+    """
+    fixed = decoding if isinstance(decoding, Decoding) else Decoding()
+    decode: Callable[[Role], Decoding] = decoding if callable(decoding) else lambda role: fixed
+    running = [_Running(job, make_env, policy, limits) for job in jobs]
+    for one in running:
+        one.start()
+    while waiting := [one for one in running if one.wants is not None]:
+        by_role = {role: [one for one in waiting if one.role == role] for role in ROLES}
+        role = max(ROLES, key=lambda r: len(by_role[r]))
+        batch = by_role[role]
+        requests = [one.request(decode(role)) for one in batch]
+        for one, completion in zip(batch, model.complete(requests), strict=True):
+            one.advance(completion)
+            if one.wants is None and on_done:
+                on_done(one.episode)
+    return [one.episode for one in running]
+
+
+class _Running:
+    """One episode under way: its loop, its environment, and the prompt it waits on."""
+
+    def __init__(
+        self, job: Job, make_env: EnvFactory, policy: ReplanPolicy | None, limits: Limits | None
+    ) -> None:
+        self.job, self._make, self._policy, self._limits = job, make_env, policy, limits
+        self.wants: Generate | None = None
+        self.asked = 0
+        self.episode = Episode(job.task, "")
+        self._env: Environment | None = None
+        self._loop: Generator[Ask, Any, Episode] | None = None
+
+    @property
+    def role(self) -> Role | None:
+        return self.wants.conversation.role if self.wants else None
+
+    def request(self, decoding: Decoding) -> Request:
+        assert self.wants is not None
+        self.asked += 1
+        seed = derive_seed(self.job.seed, self.wants.conversation.role, self.asked)
+        return Request(self.wants.conversation, decoding, seed)
+
+    def start(self) -> None:
+        try:
+            self._env = self._make(self.job.task)
+            observation = self._env.reset(self.job.task)
+        except Exception as error:  # a broken task or engine must not take its siblings down
+            self._fail(error)
+            return
+        job = self.job
+        self._loop = adaplan(job.task, observation, job.planner, job.executor, self._policy, self._limits)
+        self.advance(None)
+
+    def advance(self, answer: Completion | None) -> None:
+        """Feed the loop until it needs the model or ends."""
+        assert self._loop is not None and self._env is not None
+        reply: Any = answer
+        self.wants = None
+        try:
+            while True:
+                ask = self._loop.send(reply)
+                if hasattr(ask, "episode"):
+                    self.episode = ask.episode
+                if isinstance(ask, Generate):
+                    self.wants = ask
+                    return
+                reply = answer_locally(ask, self._env)
+        except StopIteration as stop:
+            self.episode = stop.value
+            self._env.close()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.wants = None
+        self.episode.stop = StopReason.FAULT
+        self.episode.error = f"{type(error).__name__}: {error}"
+        if self._env is not None:
+            self._env.close()
+
+
+def answer_locally(ask: Ask, env: Environment) -> Any:
+    """Answer everything but ``Generate`` from the environment; events get ``None``."""
+    if isinstance(ask, Act):
+        return env.step(ask.action)
+    if isinstance(ask, Consult):
+        capable = {
+            "oracle_plan": Oracle,
+            "oracle_action": Oracle,
+            "serves": PlanAware,
+            "step_status": PlanAware,
+            "state_key": Environment,
+        }[ask.question]
+        if not isinstance(env, capable):
+            return None
+        method = getattr(env, ask.question)
+        return [method(*arguments) for arguments in ask.arguments]
+    return None

@@ -1,0 +1,181 @@
+"""What happened, token-exact: ``Conversation``, ``Turn``, ``PlanRecord``, ``Episode``.
+
+Each role has a conversation of its own that only grows. Sampled tokens are kept with their
+log-probabilities and never decoded and encoded again, so a conversation is at once the KV cache's
+key, the training row and the transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from hiplan.plan import Plan, ReplanReason
+from hiplan.task import Task
+
+Role = Literal["planner", "executor"]
+ROLES: tuple[Role, Role] = ("planner", "executor")
+Author = Literal["system", "user", "assistant"]
+Kind = Literal["prompt", "plan", "revision", "action"]
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    TERMINATED = "terminated"  # the environment said that the task ended
+    TURN_LIMIT = "turn limit"
+    STUCK = "stuck"  # too many refused actions in a row
+    WINDOW_FULL = "window full"
+    CANCELLED = "cancelled"
+    FAULT = "fault"  # the engine or the model failed; see Episode.error
+
+
+class Verdict(StrEnum):
+    """How an action stands to the plan."""
+
+    ON_PLAN = "on plan"
+    PREMATURE = "premature"  # serves a step whose dependencies are not done
+    REPEATED = "repeated"  # serves a step that is done already
+    OFF_PLAN = "off plan"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of a conversation by one author.
+
+    ``ids``: its tokens, with the template's delimiters for prompts; empty where a model works on text.
+    ``logprobs``: one per id for sampled segments, of the distribution that was sampled. ``turn``: the
+    turn it belongs to, counted from 0. ``finish``: ``stop`` or ``length`` for sampled segments.
+    ``trained``: False for sampled text that must carry no loss.
+    """
+
+    author: Author
+    text: str
+    kind: Kind
+    turn: int
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    finish: str = ""
+    trained: bool = True
+
+
+@dataclass(eq=False)
+class Conversation:
+    """An append-only exchange with one role; compared by identity, so it can key a cache."""
+
+    role: Role
+    segments: list[Segment] = field(default_factory=list)
+
+    def ask(self, text: str, turn: int, author: Author = "user") -> None:
+        """Append a prompt; its tokens are filled in with the answer."""
+        self.segments.append(Segment(author, text, "prompt", turn))
+
+    def pending(self) -> list[Segment]:
+        """The prompts since the last sampled segment."""
+        last = max((i for i, s in enumerate(self.segments) if s.author == "assistant"), default=-1)
+        return self.segments[last + 1 :]
+
+    def answer(
+        self,
+        text: str,
+        kind: Kind,
+        turn: int,
+        *,
+        prompt_ids: Sequence[int] = (),
+        ids: Sequence[int] = (),
+        logprobs: Sequence[float] = (),
+        finish: str = "stop",
+        trained: bool = True,
+    ) -> None:
+        """Append what the role wrote; ``prompt_ids`` are the tokens of all pending prompts."""
+        if prompt_ids and self.segments:
+            last = self.segments[-1]
+            self.segments[-1] = Segment(last.author, last.text, last.kind, last.turn, tuple(prompt_ids))
+        self.segments.append(
+            Segment("assistant", text, kind, turn, tuple(ids), tuple(logprobs), finish, trained)
+        )
+
+    def ids(self) -> list[int]:
+        """All tokens so far, in order."""
+        return [token for segment in self.segments for token in segment.ids]
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """The plan in force from ``turn`` on, and why it was asked for.
+
+    ``plan`` is None when there is none (the ``none`` planner, or a text that never parsed; then
+    ``error`` says so). ``kept``: the planner answered *keep*.
+    """
+
+    turn: int
+    plan: Plan | None
+    reason: ReplanReason | None = None
+    kept: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One action and what came of it. ``step``: the plan step it served. ``state_key``: its text form."""
+
+    index: int
+    action: str
+    observation: str
+    reward: float
+    refused: bool
+    verdict: Verdict | None = None
+    step: int | None = None
+    state_key: str = ""
+
+
+@dataclass
+class Episode:
+    """The record of one episode; the loop appends to it and every report is made from it."""
+
+    task: Task
+    observation: str
+    conversations: dict[Role, Conversation] = field(default_factory=dict)
+    plans: list[PlanRecord] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    stop: StopReason | None = None
+    error: str = ""
+    mistakes: dict[Role, int] = field(default_factory=dict)  # texts that did not parse
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan in force."""
+        return self.plans[-1].plan if self.plans else None
+
+    @property
+    def reward(self) -> float:
+        """The environment's total reward."""
+        return sum(turn.reward for turn in self.turns)
+
+    @property
+    def success(self) -> bool:
+        """Whether the environment ended the task with full reward."""
+        return self.stop is StopReason.TERMINATED and self.reward >= 1.0
+
+    def conversation(self, role: Role) -> Conversation:
+        """The role's conversation, begun on first use."""
+        return self.conversations.setdefault(role, Conversation(role))
+
+    def to_json(self) -> str:
+        """One line of JSON; ``from_json`` gives the same episode back."""
+        return _adapter().dump_json(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> Episode:
+        """Read what ``to_json`` wrote; pydantic's ``ValidationError`` where it is not that."""
+        return _adapter().validate_json(text)
+
+
+@cache
+def _adapter() -> TypeAdapter[Episode]:
+    return TypeAdapter(Episode)

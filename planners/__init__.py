@@ -1,0 +1,11 @@
+"""Planners: who writes and revises the plan.
+
+A planner is anything with ``plan(episode)`` and ``revise(episode, reason, done)``, both generators that ask
+their driver for what they need (see ``hiplan.requests``) and return a ``PlanRevision``.
+"""
+
+from hiplan.planners.base import PlannerProtocol
+from hiplan.planners.llm import Planner
+from hiplan.planners.simple import FixedPlanner, NoPlanner, OraclePlanner
+
+__all__ = ["FixedPlanner", "NoPlanner", "OraclePlanner", "Planner", "PlannerProtocol"]

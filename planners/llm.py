@@ -1,0 +1,62 @@
+"""The language-model planner of AdaPlan (arXiv 2508.00344): writes the global plan, then revises it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hiplan.errors import PlanFormatError
+from hiplan.plan import Plan, PlanRevision, ReplanReason
+from hiplan.prompts import FULL, Prompts, parse_revision
+from hiplan.requests import Generate, Steps
+from hiplan.trace import Episode, Kind
+
+
+class Planner:
+    """Plans with the model the driver holds for the role ``planner``.
+
+    A text that does not parse is answered with what to mend, at most ``retries`` times; then the
+    episode goes on without a (new) plan and the record says so.
+    """
+
+    def __init__(self, prompts: Prompts = FULL, retries: int = 1) -> None:
+        self.prompts = prompts
+        self.retries = retries
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        conversation = episode.conversation("planner")
+        conversation.ask(self.prompts.planner_system, 0, author="system")
+        conversation.ask(self.prompts.plan(episode), 0)
+        return (yield from self._write(episode, "plan", self.prompts.format.parse))
+
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+        conversation = episode.conversation("planner")
+        conversation.ask(self.prompts.revise(episode, reason, done), len(episode.turns))
+        return (
+            yield from self._write(
+                episode, "revision", lambda text: parse_revision(text, self.prompts.format.parse)
+            )
+        )
+
+    def _write(self, episode: Episode, kind: Kind, read: Callable[[str], Plan | None]) -> Steps[PlanRevision]:
+        conversation, turn, message = episode.conversation("planner"), len(episode.turns), ""
+        for attempt in range(1 + self.retries):
+            if attempt:
+                conversation.ask(self.prompts.mend(message), turn)
+            done = yield Generate(conversation)
+            conversation.answer(
+                done.text,
+                kind,
+                turn,
+                prompt_ids=done.prompt_ids,
+                ids=done.ids,
+                logprobs=done.logprobs,
+                finish=done.finish,
+            )
+            try:
+                return PlanRevision(plan=read(done.text))
+            except PlanFormatError as error:
+                message = str(error)
+                episode.mistakes["planner"] = episode.mistakes.get("planner", 0) + 1
+            if done.finish == "window":
+                break
+        return PlanRevision(plan=None, reason=message)

@@ -1,0 +1,71 @@
+"""Planners without a model: none (ReAct), a given plan, the environment's oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hiplan.plan import Plan, PlanRevision, ReplanReason
+from hiplan.requests import Consult, Steps
+from hiplan.trace import Episode
+
+
+class NoPlanner:
+    """No plan at all: with it, the same executor is a ReAct agent."""
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        return PlanRevision(plan=None)
+        yield  # a generator that asks nothing
+
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+        return PlanRevision(plan=None)
+        yield
+
+
+class FixedPlanner:
+    """A given plan (from a file, a person, or an earlier success) that is never revised."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        return PlanRevision(plan=self._plan)
+        yield
+
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+        return PlanRevision(plan=None)
+        yield
+
+
+class OraclePlanner:
+    """The environment's own planner; it sees what the agent has seen and revises by that."""
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        answers = yield Consult("oracle_plan")
+        return PlanRevision(plan=answers[0] if answers else None)
+
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+        answers = yield Consult("oracle_plan")
+        current = episode.plan
+        if not answers or current is None:
+            return PlanRevision(plan=None)
+        plan = renumber(answers[0], current, done)
+        left = tuple(step.description for step in current.steps if step.id not in done)
+        same = left == tuple(step.description for step in plan.steps)
+        return PlanRevision(plan=None if same else plan)
+
+
+def renumber(plan: Plan, previous: Plan, done: Collection[int] = ()) -> Plan:
+    """Give steps that stood undone in ``previous`` their old ids and new steps fresh ones."""
+    free = {step.description: step.id for step in reversed(previous.steps) if step.id not in done}
+    fresh = max(step.id for step in previous.steps) + 1
+    ids: dict[int, int] = {}
+    for step in plan.steps:
+        if step.description in free:
+            ids[step.id] = free.pop(step.description)
+        else:
+            ids[step.id] = fresh
+            fresh += 1
+    steps = tuple(
+        step.model_copy(update={"id": ids[step.id], "after": tuple(ids[i] for i in step.after)}) for step in plan.steps
+    )
+    return plan.model_copy(update={"steps": steps})
