@@ -42,6 +42,7 @@ def adaplan(
     episode = Episode(task, observation)
     first = yield from planner.plan(episode)
     tracker = Tracker((yield from _take_effect(episode, first, None)))
+    episode.stop = None if limits.turns > 0 else StopReason.TURN_LIMIT
     while episode.stop is None:
         action = yield from executor.act(episode, tracker.ready())
         serves, result, status, state_key = yield from _act(action, episode.plan)

@@ -23,29 +23,29 @@ from hiplan.trace import ROLES, Episode, Role, StopReason
 
 @dataclass(frozen=True)
 class Job:
-    """One episode to run. ``seed`` fixes all sampling in it."""
+    """One episode to run. ``seed`` fixes all sampling in it; ``decoding`` overrides the rollout's."""
 
     task: Task
     planner: PlannerProtocol
     executor: ExecutorProtocol
     seed: int = 0
+    decoding: Decoding | None = None
 
 
 def rollout(
     jobs: Sequence[Job],
     model: Model,
     make_env: EnvFactory,
-    decoding: Callable[[Role], Decoding] | Decoding | None = None,
+    decoding: Decoding | None = None,
     policy: ReplanPolicy | None = None,
     limits: Limits | None = None,
     on_done: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """Run all jobs to their end; episodes come back in the jobs' order.
 
-    ``decoding``: one for both roles, or a function of the role. ``on_done`` is called as each episode ends.
+    ``on_done`` is called as each episode ends.
     """
-    fixed = decoding if isinstance(decoding, Decoding) else Decoding()
-    decode: Callable[[Role], Decoding] = decoding if callable(decoding) else lambda role: fixed
+    decoding = decoding or Decoding()
     running = [_Running(job, make_env, policy, limits) for job in jobs]
     for one in running:
         one.start()
@@ -53,7 +53,7 @@ def rollout(
         by_role = {role: [one for one in waiting if one.role == role] for role in ROLES}
         role = max(ROLES, key=lambda r: len(by_role[r]))
         batch = by_role[role]
-        requests = [one.request(decode(role)) for one in batch]
+        requests = [one.request(decoding) for one in batch]
         for one, completion in zip(batch, model.complete(requests), strict=True):
             one.advance(completion)
             if one.wants is None and on_done:
@@ -82,7 +82,7 @@ class _Running:
         assert self.wants is not None
         self.asked += 1
         seed = derive_seed(self.job.seed, self.wants.conversation.role, self.asked)
-        return Request(self.wants.conversation, decoding, seed)
+        return Request(self.wants.conversation, self.job.decoding or decoding, seed)
 
     def start(self) -> None:
         try:

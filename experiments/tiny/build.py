@@ -36,7 +36,9 @@ HIDDEN, LAYERS, HEADS, INNER, VOCAB, WINDOW = 128, 5, 4, 352, 1152, 1024
 LR, BETAS, DECAY, WARMUP = 1.2e-3, (0.9, 0.98), 0.01, 100
 MICRO = 1800  # padded tokens in one forward pass
 LONGEST = 400  # tokens of a row; the rest of a long failure teaches nothing new
-EASY_UNTIL = 0.12  # share of training on the easy tasks alone
+LOOKUP = Mix(recite=0.5, household=0.0, depths=(1.0,), follow=1.0, no_plan=0.3, broken=0.0)
+EASY = Mix(household=0.3, depths=(0.4, 0.6), many_places=0.0)
+PHASES = ((0.15, LOOKUP), (0.3, EASY), (1.0, Mix()))  # until which share of training; recipes are looked up first
 
 
 def train_tokenizer(seed: int, episodes: int = 2000) -> PreTrainedTokenizerFast:
@@ -105,7 +107,7 @@ def _init(path: str) -> None:
 def _batch(job: tuple[int, int, float]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """One batch of about ``tokens`` tokens, as padded ids and labels, (B, T) each, sorted by length."""
     index, tokens, progress = job
-    mix = Mix(depths=(0.6, 0.4, 0, 0), many_places=0.0) if progress < EASY_UNTIL else Mix()
+    mix = next(mix for until, mix in PHASES if progress < until)
     rng = random.Random(f"batch {index}")
     found: list[tuple[list[int], list[bool]]] = []
     assert _CODEC is not None

@@ -36,6 +36,7 @@ class Mix:
     household: float = 0.5
     depths: tuple[float, ...] = (0.3, 0.36, 0.24, 0.1)  # crafting, by depth from 1
     many_places: float = 0.1  # household tasks with 6 to 8 places
+    recite: float = 0.0  # documents that say a recipe list again in another order: looking up, many times a row
 
 
 def sample_task(rng: random.Random, mix: Mix) -> Task:
@@ -188,9 +189,23 @@ class DemoExecutor:
         return f"go to {listed[(listed.index(place) + 1) % len(listed)] if env.at == place and place in listed else listed[0]}"
 
 
+def recital(rng: random.Random) -> Episode:
+    """A recipe list, and the same recipes again in another order."""
+    task = Task(env="crafting", params={"seed": rng.randrange(2**40), "depth": 2, "width": 3, "distractors": 4})
+    lines = make_env(task).reset(task).splitlines()[1:-1]
+    episode = Episode(task, "\n".join(lines))
+    conversation = episode.conversation("planner")
+    conversation.ask(episode.observation, 0)
+    rng.shuffle(lines)
+    conversation.answer("\n".join(lines), "plan", 0)
+    return episode
+
+
 def demonstrate(seed: int, mix: Mix, task: Task | None = None) -> Episode:
     """One demonstration, decided by its seed alone."""
     rng = random.Random(seed)
+    if task is None and rng.random() < mix.recite:
+        return recital(rng)
     task = task or sample_task(rng, mix)
     env = make_env(task)
     assert isinstance(env, Crafting | Household)

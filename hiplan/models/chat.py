@@ -62,6 +62,8 @@ class ChatCodec:
         self.end_id = int(tokenizer.eos_token_id)
         self._open_system = self._delimiter(first)
         self._system_to_user = self._delimiter(second[len(first) + len(a) :])
+        alone = tokenizer.apply_chat_template([{"role": "user", "content": a}], tokenize=False)
+        self._open_user = self._delimiter(alone.split(a, 1)[0])
         self._to_assistant = self._delimiter(text.split(d, 1)[1])
         self._after_end = self._delimiter(after_answer[len(end) :])
 
@@ -81,8 +83,8 @@ class ChatCodec:
         for i, segment in enumerate(pending):
             if segment.author == "system":
                 ids += self._open_system
-            elif i > 0:
-                ids += self._system_to_user
+            elif before is None:
+                ids += self._system_to_user if i else self._open_user
             ids += self.content(segment.text)
         return ids + self._to_assistant
 

@@ -1,0 +1,32 @@
+# Needs an environment with the development tools: python -m pip install -e ".[dev]"
+PYTHON ?= python
+
+.PHONY: check lint test format release-check
+
+check: lint test
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy --strict
+
+test:
+	$(PYTHON) -m pytest
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+# The suite against the built wheel, in a fresh environment and away from the sources.
+release-check:
+	@set -eu; unset PYTHONPATH; \
+	place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; trap 'exit 1' INT TERM; \
+	$(PYTHON) -m build --outdir "$$place/dist" .; \
+	$(PYTHON) -m venv "$$place/venv"; \
+	"$$place/venv/bin/python" -m pip install "$$(echo "$$place"/dist/*.whl)[dev]"; \
+	mkdir "$$place/suite"; \
+	for name in README.md docs experiments pyproject.toml tests; do \
+		if [ -e "$$name" ]; then cp -R "$$name" "$$place/suite"; fi; \
+	done; \
+	cd "$$place/suite"; \
+	"$$place/venv/bin/python" -m pytest

@@ -1,0 +1,229 @@
+"""The main job: measure the untrained agent, train it stage by stage, measure it again, and report.
+
+Everything is written to one folder as it happens, so a killed job goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from experiments.settings import RunConfig
+from hiplan.coordination import Limits
+from hiplan.envs import make_env
+from hiplan.errors import ConfigError
+from hiplan.evaluation import DECODINGS, Cell, EvalResult, Panel, evaluate, fresh_panel, shipped_panel, train_mix
+from hiplan.executors import Executor
+from hiplan.models.local import LocalModel
+from hiplan.models.stages import save_stage
+from hiplan.planners import NoPlanner, Planner, PlannerProtocol
+from hiplan.report.curves import draw_curves
+from hiplan.report.graph import draw_plan
+from hiplan.report.html import write_report
+from hiplan.report.tables import results_table
+from hiplan.trace import Episode
+from hiplan.training.checkpoint import write_text
+from hiplan.training.config import Stage
+from hiplan.training.trainer import ProgressiveTrainer
+
+AGENTS = ("plan", "none")
+PANELS = ("train", "dev", "heldout")
+
+
+class Job:
+    """One run in ``out``; ``run`` does all of it or what is left of it."""
+
+    def __init__(self, config: RunConfig, out: Path, console: Console) -> None:
+        torch.set_num_threads(config.threads)
+        self.config, self.out, self.console = config, out, console
+        out.mkdir(parents=True, exist_ok=True)
+        self.panels = panels(config)
+        self.model = load(config)
+        self.trainer = ProgressiveTrainer(
+            self.model, train_mix(config.env), make_env, config.train, config.seed, out,
+            on_iteration=self._show_iteration, on_stage_end=self._end_stage,
+        )  # fmt: skip
+        self._progress: Progress | None = None
+
+    def run(self) -> None:
+        """Measure, train, measure, report."""
+        self._describe_run()
+        with self._watching():
+            if not self.trainer.resumed:
+                self._measure_whole("base")
+                self.trainer.save()
+            self.trainer.train()
+            if self.config.train.stages:
+                self._measure_whole("final", sample=True)
+        self._report()
+
+    # -- measuring ---------------------------------------------------------------------------
+
+    def _measure_whole(self, stage: str, sample: bool = False) -> None:
+        """Best decoding on dev for each agent, then that one on the train and held-out panels."""
+        self._say(f"{stage}: measuring with plans and without")
+        dev = self.panels["dev"].tasks
+        tried = [(agent, name) for agent in AGENTS for name in DECODINGS]
+        results = dict(zip(tried, self._evaluate([(a, d, "dev") for a, d in tried]), strict=True))
+        for (agent, name), result in results.items():
+            self._record(stage, agent, name, "dev", result)
+        best = {a: max(DECODINGS, key=lambda d: results[a, d].success) for a in AGENTS}  # first of equals
+        cells = [(agent, best[agent], panel) for agent in AGENTS for panel in ("train", "heldout")]
+        for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
+            self._record(stage, agent, name, panel, result)
+            if sample and agent == "plan":
+                self._keep_samples(result.episodes)
+        self._say(f"{stage}: best decoding on {len(dev)} dev tasks: plan {best['plan']}, none {best['none']}")
+
+    def _evaluate(self, cells: list[tuple[str, str, str]]) -> list[EvalResult]:
+        planner: dict[str, PlannerProtocol] = {"plan": Planner(self.model.prompts), "none": NoPlanner()}
+        executor = Executor(self.model.prompts)
+        return evaluate(
+            self.model,
+            [Cell(self.panels[panel].tasks, planner[agent], executor, DECODINGS[d]) for agent, d, panel in cells],
+            make_env,
+            limits=Limits(turns=self.config.train.turns),
+        )
+
+    def _record(self, stage: str, agent: str, decoding: str, panel: str, result: EvalResult) -> None:
+        low, high = result.interval
+        self.trainer.metrics.add(
+            {
+                "kind": "eval",
+                "stage": stage,
+                "iteration": self.trainer.cursor.total,
+                "env_steps": self.trainer.cursor.env_steps,
+                "panel": panel,
+                "agent": agent,
+                "decoding": decoding,
+                "success": result.success,
+                "low": low,
+                "high": high,
+                "n": len(result.episodes),
+                "adherence": result.adherence,
+                "turns": result.turns,
+            }
+        )
+
+    def _keep_samples(self, episodes: list[Episode]) -> None:
+        """A few transcripts: revised and solved ones first, then failures."""
+        ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, len(e.plans)), e.task.id))
+        picked = [*ranked[:4], *[e for e in ranked if not e.success][:2]]
+        path = self.out / "transcripts.jsonl"
+        known = path.read_text().splitlines() if path.is_file() else []
+        fresh = [e.to_json() for e in picked]
+        write_text(path, "\n".join([*fresh, *[line for line in known if line not in fresh]][:12]) + "\n")
+
+    # -- training ----------------------------------------------------------------------------
+
+    def _end_stage(self, stage: Stage) -> None:
+        folder = self.out / "stages" / stage.name
+        folder.parent.mkdir(exist_ok=True)
+        about = {"stage": stage.name, "seed": self.config.seed, "env": self.config.env}
+        save_stage(self.model, folder, self.config.model, about)
+        cells = [(agent, name, "dev") for agent in AGENTS for name in ("greedy", "t1.0")]
+        for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
+            self._record(stage.name, agent, name, panel, result)
+            if (agent, name) == ("plan", "greedy"):
+                low, high = result.interval
+                self._say(f"{stage.name}: dev success {result.success:.0%} [{low:.0%}, {high:.0%}] (greedy)")
+
+    def _show_iteration(self, row: dict[str, Any]) -> None:
+        adherence = "" if row["adherence"] is None else f"  adherence {row['adherence']:.0%}"
+        line = f"{row['stage']:>8}  success {row['success']:.0%}{adherence}  turns {row['turns']:.1f}"
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=row["iteration"] + 1, description=line)
+        if row["iteration"] % 5 == 0 and not self.console.is_terminal:
+            self._say(f"iteration {row['iteration'] + 1:>4}  {line}")
+
+    # -- the record --------------------------------------------------------------------------
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """A progress bar with the time left, where there is a terminal."""
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        total = sum(stage.iterations for stage in self.config.train.stages)
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as self._progress:
+            self._bar = self._progress.add_task("measuring", total=total, completed=self.trainer.cursor.total)
+            self._began = time.perf_counter()
+            yield
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def _describe_run(self) -> None:
+        write_text(self.out / "config.yaml", yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+        known = {p.name: {"hash": p.hash, "tasks": len(p.tasks), "panel": key} for key, p in self.panels.items()}
+        write_text(self.out / "panels.json", json.dumps(known, indent=2) + "\n")
+        for key, panel in self.panels.items():
+            write_text(self.out / "panels" / f"{key}.json", panel.model_dump_json() + "\n")
+        write_text(self.out / "environment.json", json.dumps(environment(self.config), indent=2) + "\n")
+        where = "going on" if self.trainer.resumed else "starting"
+        hashes = ", ".join(f"{key} {panel.hash}" for key, panel in self.panels.items())
+        self._say(f"{where} in {self.out}; panels {hashes}")
+
+    def _report(self) -> None:
+        rows = self.trainer.metrics.rows
+        draw_curves(rows, self.out / "curves.png")
+        samples = self.out / "transcripts.jsonl"
+        if samples.is_file():
+            episodes = [Episode.from_json(line) for line in samples.read_text().splitlines()]
+            draw_plan(max(episodes, key=lambda e: (e.success, min(4, len(e.plans)))), self.out / "plan_graph.png")
+        seconds = [json.loads(line) for line in (self.out / "times.jsonl").read_text().splitlines()]
+        write_text(self.out / "times.json", json.dumps({"wall_s": seconds[-1]["elapsed_s"] if seconds else 0}) + "\n")
+        page = write_report(self.out)
+        self.console.print(results_table([row for row in rows if row["kind"] == "eval"]))
+        self._say(f"report: {page}")
+
+
+def panels(config: RunConfig) -> dict[str, Panel]:
+    """The three panels of a run: shipped, or fresh from ``panel_seed``, maybe cut short."""
+    out: dict[str, Panel] = {}
+    for name in PANELS:
+        if config.panel_seed is None:
+            panel = shipped_panel(name, config.env)  # type: ignore[arg-type]
+        else:
+            panel = fresh_panel(name, config.panel_seed, config.env)  # type: ignore[arg-type]
+        if config.panel_tasks is not None:
+            step = max(1, len(panel.tasks) // config.panel_tasks)
+            panel = Panel(name=f"{panel.name}-{config.panel_tasks}", tasks=panel.tasks[::step][: config.panel_tasks])
+        out[name] = panel
+    return out
+
+
+def load(config: RunConfig) -> LocalModel:
+    """The run's model with fresh adapters."""
+    return LocalModel.load(config.model, config.weights.mode, config.weights.lora, config.seed)
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """What the figures depend on besides the config."""
+    names = ("hiplan", "torch", "transformers", "peft", "accelerate", "numpy")
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": config.threads,
+        "versions": {name: version(name) for name in names},
+    }
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """A run's metric rows. Raises ``ConfigError`` where there are none."""
+    try:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    except OSError:
+        raise ConfigError(f"no run at {str(folder)!r}; expected a folder with metrics.jsonl") from None

@@ -1,0 +1,137 @@
+"""hiplan's main job and its companions. With no arguments: train the three stages and watch the agent improve."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever downloaded
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python experiments/run.py` finds experiments
+
+import typer
+from rich.console import Console
+
+from hiplan.errors import ConfigError, UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode="markdown")
+console = Console()
+HELP = """Train a planner-executor agent by PilotRL's three stages and watch it improve.
+
+With no arguments: measures the untrained agent with plans and without, trains executor, planner and both,
+measures again, and writes `runs/<name>/` with metrics, checkpoints, pictures, transcripts and `report.html`.
+
+A stopped run goes on with `--resume runs/<name>`.
+
+Any setting can be overridden: `--set train.groups=6 --set train.stages.joint.iterations=100`. `--show-config` prints all.
+"""
+
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings; see experiments/configs/.")]
+Model = Annotated[str | None, typer.Option(help="Shipped model (tiny-v1) or a folder with a Hugging Face model.")]
+Weights = Annotated[str | None, typer.Option(help="joint: one LoRA for both roles; split: one LoRA per role.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random in the run.")]
+PanelSeed = Annotated[int | None, typer.Option(help="Measure on fresh panels made from this seed.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to. [default: runs/<env>-<weights>-<seed>]")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value, for any field; may be repeated.")]
+
+
+@app.callback(invoke_without_command=True, help=HELP)
+def main(
+    context: typer.Context,
+    config: Config = None,
+    model: Model = None,
+    weights: Weights = None,
+    seed: Seed = None,
+    panel_seed: PanelSeed = None,
+    out: Out = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with a stopped run in this folder.")] = None,
+    match: Annotated[Path | None, typer.Option(help="Train for as many environment steps as this run took.")] = None,
+    set: Set = None,
+    show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved settings and stop.")] = False,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    import yaml
+
+    from experiments.settings import read_run, resolve
+
+    given = {"model": model, "weights__mode": weights, "seed": seed, "panel_seed": panel_seed}
+    if resume is not None:
+        if config or set or match or out or any(value is not None for value in given.values()):
+            raise ConfigError("--resume takes no other settings; the run goes on with those it was started with")
+        settings, folder = read_run(resume), resume
+    else:
+        settings = resolve(config, set or [], **given)
+        if match is not None:
+            settings = matched(settings, match)
+        folder = out or Path("runs") / f"{settings.env}-{settings.weights.mode}-{settings.seed}"
+    if show_config:
+        typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
+        return
+    if resume is None and (folder / "metrics.jsonl").exists():
+        raise ConfigError(f"{str(folder)!r} already holds a run; go on with --resume {folder}, or choose another --out")
+    from experiments.job import Job
+
+    try:
+        Job(settings, folder, console).run()
+    except KeyboardInterrupt:
+        console.print(f"stopped; go on with: python experiments/run.py --resume {folder}", markup=False)
+        raise typer.Exit(130) from None
+
+
+@app.command(help="Measure a stage checkpoint (RUN/stages/joint) on fresh or shipped panels.")
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A stage folder that a run wrote, such as RUN/stages/joint.")],
+    panel_seed: PanelSeed = None,
+    panel: Annotated[str, typer.Option(help="train, dev, heldout, or all.")] = "all",
+    tasks: Annotated[int | None, typer.Option(help="Use only so many tasks of each panel.")] = None,
+    decoding: Annotated[str, typer.Option(help="greedy, t0.3, t0.7, t1.0, or best (chosen on dev).")] = "best",
+    env: Annotated[str | None, typer.Option(help="mixed, crafting or household. [default: as trained]")] = None,
+    threads: Annotated[int, typer.Option(help="torch's threads.")] = 2,
+) -> None:
+    from experiments.measure import measure
+
+    measure(checkpoint, panel_seed, panel, tasks, decoding, env, threads, console)
+
+
+@app.command(help="Play one task with a stage checkpoint (or the untrained model) and print the transcript.")
+def play(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A stage folder; without one, the untrained model.")] = None,
+    panel: Annotated[str, typer.Option(help="train, dev or heldout.")] = "dev",
+    index: Annotated[int, typer.Option(help="Which task of the panel, from 0.")] = 0,
+    env: Annotated[str, typer.Option(help="mixed, crafting or household.")] = "household",
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+) -> None:
+    from experiments.measure import play_one
+
+    play_one(checkpoint, panel, index, env, seed, temperature, console)
+
+
+def matched(settings: Any, run: Path) -> Any:
+    """The settings with their last stage ending once the run has taken as many environment steps as ``run``."""
+    from experiments.job import read_metrics
+
+    steps = max((row["env_steps"] for row in read_metrics(run) if row["kind"] == "train"), default=0)
+    *first, last = settings.train.stages
+    last = last.model_copy(update={"env_steps": steps, "iterations": 100_000})
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"stages": (*first, last)})})
+
+
+def one_line(run: Callable[[], Any]) -> int:
+    """Run the app; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        run()
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(one_line(app))

@@ -1,0 +1,114 @@
+"""The settings of a run: defaults, a YAML file over them, and options over both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hiplan.errors import ConfigError
+from hiplan.evaluation.panels import EnvName
+from hiplan.training.config import TrainConfig, WeightsConfig
+
+
+class RunConfig(BaseModel):
+    """One run of ``experiments/run.py``.
+
+    ``model``: a shipped asset or a folder. ``env``: which embedded tasks. ``panel_seed``: make fresh panels
+    instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``threads``: torch's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "tiny-v1"
+    env: EnvName = "mixed"
+    seed: int = 0
+    panel_seed: int | None = None
+    panel_tasks: int | None = Field(default=None, ge=2)
+    threads: int = Field(default=2, ge=1)
+    weights: WeightsConfig = WeightsConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def resolve(file: Path | None, overrides: list[str], **options: Any) -> RunConfig:
+    """Defaults < file < named options < ``path.to.field=value`` overrides. Raises ``ConfigError``."""
+    tree = RunConfig().model_dump(mode="json")
+    if file is not None:
+        _merge(tree, _read(file), str(file))
+    for path, value in options.items():
+        if value is not None:
+            _set(tree, path.replace("__", "."), value)
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"the override {text!r} has no '='; write it as path.to.field=value")
+        try:
+            _set(tree, path.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"the value in {text!r} is not YAML") from None
+    return check(tree)
+
+
+def check(tree: Any) -> RunConfig:
+    """Validate; the first thing wrong becomes one clear line."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
+        ) from None
+
+
+def read_run(folder: Path) -> RunConfig:
+    """The resolved config of an earlier run."""
+    return check(_read(folder / "config.yaml"))
+
+
+def _read(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text()) or {}
+    except OSError:
+        raise ConfigError(f"no config file at {str(file)!r}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        place = f" at line {where.line + 1}" if where else ""
+        raise ConfigError(f"{str(file)!r} is not YAML{place}") from None
+
+
+def _merge(tree: dict[str, Any], over: Any, name: str) -> None:
+    if not isinstance(over, dict):
+        raise ConfigError(f"{name!r} must hold a mapping of fields, got {type(over).__name__}")
+    for key, value in over.items():
+        if key not in tree:
+            raise ConfigError(f"{name!r} has the unknown field {key!r}; expected one of {', '.join(tree)}")
+        if isinstance(tree[key], dict) and isinstance(value, dict):
+            _merge(tree[key], value, f"{name}: {key}")
+        else:
+            tree[key] = value
+
+
+def _set(tree: Any, path: str, value: Any) -> None:
+    node, parts = tree, path.split(".")
+    for part in parts[:-1]:
+        node = node[_key(node, part, path)]
+    node[_key(node, parts[-1], path)] = value
+
+
+def _key(node: Any, part: str, path: str) -> Any:
+    known = _keys(node)
+    if part not in known:
+        raise ConfigError(f"unknown field {path!r}: no {part!r} here; expected one of {', '.join(known)}")
+    return known[part]
+
+
+def _keys(node: Any) -> dict[str, Any]:
+    """Names under a node: fields of a mapping, indices and ``name``s of a list."""
+    if isinstance(node, dict):
+        return {key: key for key in node}
+    if isinstance(node, list):
+        named = {item["name"]: i for i, item in enumerate(node) if isinstance(item, dict) and "name" in item}
+        return named | {str(i): i for i in range(len(node))}
+    return {}

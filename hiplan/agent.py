@@ -1,0 +1,146 @@
+"""The drivers for apps: one episode at a time, synchronous or asynchronous, as a stream of typed events.
+
+Both run the very loop that training runs (``hiplan.coordination.adaplan``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hiplan.coordination import Limits, ReplanPolicy, adaplan
+from hiplan.env import Environment, EnvFactory
+from hiplan.executors import Executor, ExecutorProtocol
+from hiplan.model import Decoding, Model, Request, derive_seed
+from hiplan.plan import Plan
+from hiplan.planners import Planner, PlannerProtocol
+from hiplan.prompts import FULL
+from hiplan.requests import Acted, Ask, Generate, PlanReady
+from hiplan.rollout import answer_locally
+from hiplan.task import Task
+from hiplan.trace import Episode, StopReason
+
+Event = PlanReady | Acted
+Approve = Callable[[PlanReady], Plan | None | Awaitable[Plan | None]]
+
+
+@dataclass
+class Agent:
+    """A planner and an executor on one model.
+
+    ``planner`` and ``executor`` default to language-model roles with the model's own prompts. ``make_env``
+    builds the environment of a task; default: hiplan's embedded ones. ``approve`` sees every plan before it
+    takes effect and may return another one to use instead (in ``astream`` it may be a coroutine function).
+    """
+
+    model: Model
+    planner: PlannerProtocol | None = None
+    executor: ExecutorProtocol | None = None
+    make_env: EnvFactory | None = None
+    decoding: Decoding = field(default_factory=lambda: Decoding(temperature=0.0))
+    policy: ReplanPolicy | None = None
+    limits: Limits | None = None
+    approve: Approve | None = None
+
+    def run(self, task: Task, seed: int = 0) -> Episode:
+        """Play one task to its end. Raises ``TaskError`` for a task that cannot be built."""
+        for event in (stream := self.stream(task, seed)):
+            del event
+        return stream.episode
+
+    def stream(self, task: Task, seed: int = 0) -> Stream:
+        """Events as they happen; afterwards ``stream.episode`` holds the record."""
+        return Stream(self, task, seed)
+
+    async def astream(self, task: Task, seed: int = 0) -> AsyncIterator[Event]:
+        """Events as they happen, without blocking the event loop: model and environment run in threads.
+
+        Leaving the iteration early cancels the episode and closes its environment.
+        """
+        env = self._env(task)
+        try:
+            loop = self._loop(task, await asyncio.to_thread(env.reset, task))
+            asked, answer = 0, None
+            while True:
+                try:
+                    ask = loop.send(answer)
+                except StopIteration:
+                    return
+                answer = None
+                if isinstance(ask, Generate):
+                    asked += 1
+                    request = self._request(ask, seed, asked)
+                    answer = (await asyncio.to_thread(self.model.complete, [request]))[0]
+                elif isinstance(ask, PlanReady | Acted):
+                    yield ask
+                    answer = self._approved(ask)
+                    if inspect.isawaitable(answer):
+                        answer = await answer
+                else:
+                    answer = await asyncio.to_thread(answer_locally, ask, env)
+        finally:
+            env.close()
+
+    def _env(self, task: Task) -> Environment:
+        if self.make_env is not None:
+            return self.make_env(task)
+        from hiplan.envs import make_env
+
+        return make_env(task)
+
+    def _loop(self, task: Task, observation: str) -> Generator[Ask, Any, Episode]:
+        prompts = getattr(self.model, "prompts", FULL)
+        planner, executor = self.planner or Planner(prompts), self.executor or Executor(prompts)
+        return adaplan(task, observation, planner, executor, self.policy, self.limits)
+
+    def _request(self, ask: Generate, seed: int, asked: int) -> Request:
+        return Request(ask.conversation, self.decoding, derive_seed(seed, ask.conversation.role, asked))
+
+    def _approved(self, event: Event) -> Plan | None | Awaitable[Plan | None]:
+        return self.approve(event) if self.approve and isinstance(event, PlanReady) else None
+
+
+class Stream:
+    """Iterates over an episode's events; ``episode`` is its record so far."""
+
+    def __init__(self, agent: Agent, task: Task, seed: int) -> None:
+        self._agent, self._seed = agent, seed
+        self.episode = Episode(task, "")
+        self._events = self._play()
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._events
+
+    def close(self) -> None:
+        """Cancel the episode."""
+        self._events.close()
+        if self.episode.stop is None:
+            self.episode.stop = StopReason.CANCELLED
+
+    def _play(self) -> Generator[Event, None, None]:
+        agent, task = self._agent, self.episode.task
+        env = agent._env(task)
+        try:
+            loop = agent._loop(task, env.reset(task))
+            asked, answer = 0, None
+            while True:
+                try:
+                    ask = loop.send(answer)
+                except StopIteration as stop:
+                    self.episode = stop.value
+                    return
+                answer = None
+                if isinstance(ask, Generate):
+                    asked += 1
+                    answer = agent.model.complete([agent._request(ask, self._seed, asked)])[0]
+                elif isinstance(ask, PlanReady | Acted):
+                    self.episode = ask.episode
+                    yield ask
+                    answer = agent._approved(ask)
+                else:
+                    answer = answer_locally(ask, env)
+        finally:
+            env.close()

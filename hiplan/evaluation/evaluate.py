@@ -1,0 +1,95 @@
+"""Run an agent over a panel and say how sure one can be of the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from hiplan.coordination import Limits, ReplanPolicy
+from hiplan.coordination.adherence import adherence
+from hiplan.env import EnvFactory
+from hiplan.executors import ExecutorProtocol
+from hiplan.model import Decoding, Model, derive_seed
+from hiplan.planners import PlannerProtocol
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+from hiplan.trace import Episode
+
+DECODINGS: dict[str, Decoding] = {
+    "greedy": Decoding(0.0),
+    "t0.3": Decoding(0.3),
+    "t0.7": Decoding(0.7),
+    "t1.0": Decoding(1.0),
+}
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """One agent on one panel. ``episodes`` stand in the panel's order."""
+
+    episodes: list[Episode]
+
+    @property
+    def success(self) -> float:
+        """Share of tasks solved."""
+        return sum(e.success for e in self.episodes) / max(1, len(self.episodes))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval over tasks (it does not cover the spread over training seeds)."""
+        return wilson(sum(e.success for e in self.episodes), len(self.episodes))
+
+    @property
+    def adherence(self) -> float | None:
+        """Mean share of actions on plan, over episodes with a plan."""
+        shares = [share for e in self.episodes if (share := adherence(e)) is not None]
+        return sum(shares) / len(shares) if shares else None
+
+    @property
+    def turns(self) -> float:
+        """Mean actions per episode."""
+        return sum(len(e.turns) for e in self.episodes) / max(1, len(self.episodes))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure: an agent with a decoding on tasks."""
+
+    tasks: Sequence[Task]
+    planner: PlannerProtocol
+    executor: ExecutorProtocol
+    decoding: Decoding
+
+
+def evaluate(
+    model: Model,
+    cells: Sequence[Cell],
+    make_env: EnvFactory,
+    seed: int = 0,
+    policy: ReplanPolicy | None = None,
+    limits: Limits | None = None,
+    on_done: Callable[[Episode], None] | None = None,
+) -> list[EvalResult]:
+    """One episode per task of every cell, all in one batch; the same seed gives the same episodes.
+
+    Cells share the seed of a task, so that they can be compared pairwise.
+    """
+    jobs = [
+        Job(task, cell.planner, cell.executor, derive_seed("evaluate", seed, task.id), cell.decoding)
+        for cell in cells
+        for task in cell.tasks
+    ]
+    episodes = iter(rollout(jobs, model, make_env, None, policy, limits, on_done))
+    return [EvalResult([next(episodes) for _ in cell.tasks]) for cell in cells]
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval for a proportion."""
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    p = successes / n
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
+    return max(0.0, center - half), min(1.0, center + half)

@@ -1,0 +1,19 @@
+"""Reports: every picture, terminal view and HTML page, built from traces and metrics files alone."""
+
+from hiplan.report.curves import draw_curves
+from hiplan.report.graph import draw_plan
+from hiplan.report.html import write_report
+from hiplan.report.states import step_states
+from hiplan.report.tables import markdown_table, results_table
+from hiplan.report.transcript import print_transcript, transcript
+
+__all__ = [
+    "draw_curves",
+    "draw_plan",
+    "markdown_table",
+    "print_transcript",
+    "results_table",
+    "step_states",
+    "transcript",
+    "write_report",
+]

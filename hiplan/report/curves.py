@@ -1,0 +1,175 @@
+"""Training curves: success over iterations with the stages marked, and what explains it below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = Mapping[str, Any]
+
+# Okabe and Ito's colours, told apart with any colour vision
+BLUE, ORANGE, GREEN, PURPLE, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#222222", "#8a8a8a"
+AGENTS = {"plan": ("with plan", ORANGE, "o"), "none": ("no plan", INK, "s")}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A small chart of one or more keys of the train rows. ``share``: values from 0 to 1, shown in per cent."""
+
+    title: str
+    series: tuple[tuple[str, str, str], ...]  # key, label, colour
+    share: bool = False
+
+
+CHARTS = (
+    Chart("adherence to the plan", (("adherence", "", GREEN),), share=True),
+    Chart("turns per episode", (("turns", "", BLUE),)),
+    Chart("reward", (("reward_planner", "planner", PURPLE), ("reward_executor", "executor", BLUE))),
+    Chart("groups without variance", (("zero_variance", "", ORANGE),), share=True),
+    Chart("entropy", (("entropy", "", PURPLE),)),
+    Chart("KL", (("kl", "", INK),)),
+)
+
+
+def draw_curves(metrics: Sequence[Row], path: Path | str) -> Path:
+    """Draw training and evaluation rows to a PNG file; returns its path. Charts without any value are left out."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    train = sorted((row for row in metrics if row.get("kind") == "train"), key=lambda row: row["iteration"])
+    evals = [row for row in metrics if row.get("kind") == "eval" and row.get("panel") == "dev"]
+    charts = [c for c in CHARTS if any(math.isfinite(_value(row, key)) for row in train for key, _, _ in c.series)]
+    columns = 2 if len(charts) in (1, 2, 4) else 3
+    rows = math.ceil(len(charts) / columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+    figure = Figure(figsize=(11, 4.8 + 2.1 * rows), facecolor="white", layout=layout)
+    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[4.6, *[2.0] * rows])
+    spans = stage_spans(train) or [("", 0, 1)]
+    main = figure.add_subplot(grid[0, :])
+    _draw_success(main, train, evals, spans)
+    for number, chart in enumerate(charts):
+        axes = figure.add_subplot(grid[1 + number // columns, number % columns])
+        for key, label, color in chart.series:
+            _line(axes, train, spans, key, label, color)
+        if len(chart.series) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="best")
+        axes.set_title(chart.title, fontsize=10, loc="left", color=INK)
+        _dress(axes, spans, chart.share)
+        if number + columns >= len(charts):
+            axes.set_xlabel("iteration", fontsize=9)
+    if not charts:
+        main.set_xlabel("iteration", fontsize=9)
+    figure.savefig(path, dpi=150)
+    return Path(path)
+
+
+def stage_spans(train: Sequence[Row]) -> list[tuple[str, int, int]]:
+    """(stage, first iteration, one past its last) per stage, in order."""
+    spans: list[tuple[str, int, int]] = []
+    for row in train:
+        stage, iteration = str(row["stage"]), int(row["iteration"])
+        if spans and spans[-1][0] == stage:
+            spans[-1] = (stage, spans[-1][1], iteration + 1)
+        else:
+            spans.append((stage, iteration, iteration + 1))
+    return spans
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """The mean over a centred window, of the finite values in it."""
+    half = window // 2
+    means = []
+    for middle in range(len(values)):
+        near = [v for v in values[max(0, middle - half) : middle + half + 1] if math.isfinite(v)]
+        means.append(sum(near) / len(near) if near else math.nan)
+    return means
+
+
+def _draw_success(axes: Axes, train: Sequence[Row], evals: Sequence[Row], spans: list[tuple[str, int, int]]) -> None:
+    if train:
+        _line(axes, train, spans, "success", "training rollouts", BLUE)
+    for number, (agent, (name, color, marker)) in enumerate(AGENTS.items()):
+        series: dict[str, list[Row]] = {}
+        for row in sorted((r for r in evals if r.get("agent", "plan") == agent), key=lambda row: row["iteration"]):
+            series.setdefault(str(row.get("decoding", "")), []).append(row)
+        if not series:
+            continue
+        main = max(series, key=lambda decoding: (len(series[decoding]), decoding == "greedy"))
+        dodge = (number - 0.5) * 0.008 * (spans[-1][2] - spans[0][1])
+        points = [(row["iteration"] + dodge, 100 * _value(row, "success")) for row in series[main]]
+        bars = [
+            [100 * max(0.0, sign * (_bound(row, side) - _value(row, "success"))) for row in series[main]]
+            for side, sign in (("low", -1), ("high", 1))
+        ]
+        x, y = [p[0] for p in points], [p[1] for p in points]
+        label = f"dev tasks, {name}" + (f" ({main})" if main else "")
+        look: dict[str, Any] = {"color": color, "marker": marker, "markeredgecolor": "white", "linestyle": "--"}
+        axes.errorbar(x, y, yerr=bars, label=label, capsize=3, linewidth=1, elinewidth=1.4, zorder=4, **look)
+        others = [(r["iteration"] + dodge, 100 * _value(r, "success")) for d in series if d != main for r in series[d]]
+        if others:
+            hollow: dict[str, Any] = {"marker": marker, "facecolor": "none", "edgecolor": color, "alpha": 0.8}
+            axes.scatter(
+                [x for x, _ in others], [y for _, y in others], s=26, label="other decodings", zorder=3, **hollow
+            )
+    _dress(axes, spans, share=True)
+    axes.set_ylim(-3, 113)
+    axes.set_title("success", fontsize=12, weight="bold", loc="left", color=INK, pad=26)
+    for stage, first, stop in spans:
+        axes.text((first + stop) / 2, 0.975, stage, transform=axes.get_xaxis_transform(), ha="center", va="top",
+                  fontsize=10.5, weight="bold", color="#555555", parse_math=False)  # fmt: skip
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        entries = dict(sorted(zip(labels, handles, strict=True), key=lambda entry: entry[0] == "other decodings"))
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.995), "ncols": 4}
+        axes.legend(entries.values(), entries.keys(), frameon=False, fontsize=9, **place)
+    else:
+        axes.text(0.5, 0.5, "no training yet", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+
+
+def _line(
+    axes: Axes, train: Sequence[Row], spans: list[tuple[str, int, int]], key: str, label: str, color: str
+) -> None:
+    """One key over iterations: faint as measured, strong as a moving average that does not cross stages."""
+    scale = 100 if key in ("success", *(k for chart in CHARTS if chart.share for k, _, _ in chart.series)) else 1
+    window = max(1, len(train) // 20)
+    for number, (_, first, stop) in enumerate(spans):
+        rows = [row for row in train if first <= row["iteration"] < stop]
+        x = [row["iteration"] for row in rows]
+        y = [scale * _value(row, key) for row in rows]
+        few = sum(map(math.isfinite, y)) == 1
+        axes.plot(x, y, color=color, linewidth=0.9, alpha=0.35, zorder=2)
+        style: dict[str, Any] = {"marker": "."} if few else {}
+        axes.plot(x, smooth(y, window), color=color, linewidth=2, label="" if number else label, zorder=3, **style)
+
+
+def _dress(axes: Axes, spans: list[tuple[str, int, int]], share: bool) -> None:
+    """Stage bands, light grid, no box."""
+    for number, (_, first, stop) in enumerate(spans):
+        axes.axvspan(first, stop, color="#eef1f5" if number % 2 == 0 else "#dfe5ec", linewidth=0, zorder=0)
+    if share:
+        axes.set_ylim(-3, 103)
+        axes.set_yticks(range(0, 101, 25), [f"{tick} %" for tick in range(0, 101, 25)])
+    first, stop = spans[0][1], spans[-1][2]
+    axes.set_xlim(first - 0.02 * (stop - first), stop + 0.02 * (stop - first))
+    axes.grid(axis="y", color="white", linewidth=1, zorder=1)
+    axes.tick_params(labelsize=8.5, length=0, colors=INK)
+    axes.locator_params(axis="x", integer=True)
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def _value(row: Row, key: str) -> float:
+    """The number under ``key``; not-a-number where there is none."""
+    value = row.get(key)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+
+def _bound(row: Row, side: str) -> float:
+    bound = _value(row, side)
+    return bound if math.isfinite(bound) else _value(row, "success")

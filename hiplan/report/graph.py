@@ -1,0 +1,224 @@
+"""The plans of an episode as a picture: one panel per revision, its steps as a layered graph.
+
+Every state is told by fill, border and symbol at once, so the picture also reads in grey.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplan.coordination import PlanGraph
+from hiplan.plan import Plan, ReplanKind, ReplanReason, StepStatus
+from hiplan.report.states import step_states
+from hiplan.report.transcript import MARKS, clean, title
+from hiplan.trace import Episode
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_PANELS, MAX_STEPS, ROW = 4, 24, 3  # panels drawn, steps per panel, steps per row, at most
+NODE_W, NODE_H = 2.0, 0.56  # of a step, in inches
+STEP_X, STEP_Y = 2.25, 0.98  # from step to step and from row to row
+GAP, HEAD, FOOT = 0.4, 1.3, 0.7  # between the panels, above and below them
+LEGEND = 6.9  # width of the legend
+INK, FAINT = "#222222", "#767676"
+STYLES: dict[StepStatus, dict[str, Any]] = {
+    StepStatus.DONE: {"facecolor": "#bcdcf0", "edgecolor": "#0b4f7d", "linewidth": 1.4},
+    StepStatus.FAILED: {"facecolor": "#ffffff", "edgecolor": "#b33c00", "linewidth": 2.6, "hatch": "////"},
+    StepStatus.OPEN: {"facecolor": "#ffffff", "edgecolor": "#555555", "linewidth": 1.2},
+}
+DROPPED: dict[str, Any] = {"facecolor": "#ffffff", "edgecolor": "#a8a8a8", "linewidth": 1.1, "linestyle": (0, (4, 3))}
+PILL: dict[str, Any] = {
+    "fontsize": 6.5,
+    "weight": "bold",
+    "color": "white",
+    "bbox": {"boxstyle": "round,pad=0.25", "facecolor": "#6a1b9a", "edgecolor": "white"},
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A plan as it stood when it was replaced or the episode ended.
+
+    ``new``: the steps this revision added; ``dropped``: open steps the next one left out; ``turns``: how many were
+    taken before it came and when it went.
+    """
+
+    number: int
+    plan: Plan
+    states: Mapping[int, StepStatus]
+    new: frozenset[int]
+    dropped: frozenset[int]
+    reason: ReplanReason | None
+    turns: tuple[int, int]
+
+
+def draw_plan(episode: Episode, path: Path | str) -> Path:
+    """Draw the episode's plans, revision by revision, to a PNG file; returns its path."""
+    from matplotlib.figure import Figure
+
+    every = panels(episode)
+    shown = every if len(every) <= MAX_PANELS else [*every[: MAX_PANELS - 1], every[-1]]
+    grids = [_grid(panel.plan) for panel in shown]
+    widths = [max(STEP_X * max(map(len, grid)), 2.4) for grid in grids]
+    body = max((STEP_Y * len(grid) for grid in grids), default=0.5)
+    used = sum(widths) + GAP * (len(shown) + 1)
+    width, height = max(used, LEGEND + 0.4), HEAD + body + FOOT
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    heading = textwrap.shorten(title(episode), int(width * 8), placeholder="…")
+    _write(axes, 0.3, height - 0.34, heading, fontsize=13, weight="bold", ha="left")
+    left = GAP + (width - used) / 2
+    for index, (panel, grid, panel_width) in enumerate(zip(shown, grids, widths, strict=True)):
+        if index and panel.number > shown[index - 1].number + 1:
+            _write(axes, left - GAP / 2, FOOT + body + 0.4, "…", fontsize=16, color=FAINT)
+        elif index:
+            axes.plot([left - GAP / 2] * 2, [FOOT, FOOT + body + 0.7], color="#dddddd", linewidth=1)
+        _draw_panel(axes, panel, grid, left + panel_width / 2, FOOT + body)
+        left += panel_width + GAP
+    if shown:
+        _legend(axes, width)
+    else:
+        _write(axes, width / 2, height / 2, "no plan in this episode", color=FAINT)
+    with warnings.catch_warnings():  # a character the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(path, dpi=150)
+    return Path(path)
+
+
+def panels(episode: Episode) -> list[Panel]:
+    """The episode's different plans; records that kept a plan count towards the plan they kept."""
+    states = step_states(episode)
+    records = [(i, r.turn, r.reason, r.plan) for i, r in enumerate(episode.plans) if r.plan and not r.kept]
+    ends = [*records, (len(episode.plans), len(episode.turns), None, None)][1:]
+    found: list[Panel] = []
+    for number, ((_, since, reason, plan), (stop, until, _, following)) in enumerate(zip(records, ends, strict=True)):
+        before = {step.id for step in found[-1].plan.steps} if found else {step.id for step in plan.steps}
+        after = {step.id for step in (following or plan).steps}
+        final = states[stop - 1]
+        new = frozenset(step.id for step in plan.steps if step.id not in before)
+        dropped = frozenset(i for i, state in final.items() if state is StepStatus.OPEN and i not in after)
+        found.append(Panel(number, plan, final, new, dropped, reason, (since, until)))
+    return found
+
+
+def _grid(plan: Plan) -> list[list[int]]:
+    """Step ids in rows: the layers of the graph, each step near those it waits for, long layers broken."""
+    shown = {step.id: step for step in plan.steps[:MAX_STEPS]}
+    place: dict[int, float] = {}
+    rows: list[list[int]] = []
+    for layer in PlanGraph(plan).layers():
+        ids = [i for i in layer if i in shown]
+        above = {i: [place[a] for a in shown[i].after if a in place] for i in ids}
+        ids.sort(key=lambda i: sum(above[i]) / len(above[i]) if above[i] else 0.0)
+        broken = [ids[start : start + ROW] for start in range(0, len(ids), ROW)]
+        for row in broken:
+            place |= {i: column - (len(row) - 1) / 2 for column, i in enumerate(row)}
+        rows += broken
+    return rows
+
+
+def _draw_panel(axes: Axes, panel: Panel, grid: list[list[int]], middle: float, top: float) -> None:
+    """One panel, centred on ``middle``, its steps below ``top``."""
+    first, last = panel.turns[0] + 1, panel.turns[1]
+    name = f"Revision {panel.number}" if panel.number else "First plan"
+    turns = "no turn" if last < first else f"turn {first}" if last == first else f"turns {first}–{last}"
+    _write(axes, middle, top + 0.62, name, fontsize=11, weight="bold")
+    _write(axes, middle, top + 0.41, f"in force: {turns}", fontsize=8.5)
+    _write(axes, middle, top + 0.21, _because(panel.reason), fontsize=8.5, style="italic", color="#8a2f00")
+    spots = {
+        i: (middle + (column - (len(row) - 1) / 2) * STEP_X, top - STEP_Y * (number + 0.5))
+        for number, row in enumerate(grid)
+        for column, i in enumerate(row)
+    }
+    for step in panel.plan.steps:
+        parents = sorted((i for i in step.after if i in spots and step.id in spots), key=lambda i: spots[i][0])
+        for port, before in enumerate(parents):
+            x, y = spots[step.id]
+            end = (x + (port - (len(parents) - 1) / 2) * 0.24, y)
+            color = FAINT if {step.id, before} & panel.dropped else "#444444"
+            _draw_arrow(axes, spots[before], end, list(spots.values()), color)
+    for i, (x, y) in spots.items():
+        label = f"{i}. {clean(panel.plan.step(i).description)}"
+        _draw_step(axes, x, y, label, panel.states[i], i in panel.new, i in panel.dropped)
+    hidden = len(panel.plan.steps) - len(spots)
+    if hidden:
+        _write(axes, middle, top - STEP_Y * len(grid) + 0.02, f"… and {hidden} more steps", fontsize=8.5, color=FAINT)
+
+
+def _draw_arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], nodes: list[tuple[float, float]], color: str
+) -> None:
+    """An arrow from under ``start`` to above ``end``; past rows in between it keeps to a lane free of nodes."""
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path as Curve
+
+    (x0, y0), (x1, y1) = (start[0], start[1] - NODE_H / 2), (end[0], end[1] + NODE_H / 2 + 0.02)
+    points, bend = [(x0, y0)], (STEP_Y - NODE_H) / 2
+    between = [x for x, y in nodes if end[1] + 0.01 < y < start[1] - 0.01]
+    if between:
+        lanes = (x0, x1, x0 + STEP_X / 2, x0 - STEP_X / 2, max(between) + STEP_X / 2)
+        lane = next((x for x in lanes if all(abs(x - other) > NODE_W / 2 + 0.03 for other in between)), lanes[-1])
+        low, high = y1 + 2 * bend - 0.02, y0 - 2 * bend
+        points += [(x0, y0 - bend), (lane, high + bend), (lane, high), (lane, high), (lane, low), (lane, low)]
+        x0, y0 = lane, low
+    points += [(x0, y0 - bend), (x1, y1 + bend), (x1, y1)]
+    codes = [Curve.MOVETO, *[Curve.CURVE4] * (len(points) - 1)]
+    arrow = FancyArrowPatch(path=Curve(points, codes), arrowstyle="-|>", mutation_scale=11, zorder=1)
+    arrow.set(linewidth=1.1, color=color)
+    axes.add_patch(arrow)
+
+
+def _draw_step(axes: Axes, x: float, y: float, label: str, state: StepStatus, new: bool, dropped: bool) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    style = DROPPED if dropped else STYLES[state]
+    corner = (x - NODE_W / 2, y - NODE_H / 2)
+    shape = "round,pad=0,rounding_size=0.09"
+    axes.add_patch(FancyBboxPatch(corner, NODE_W, NODE_H, boxstyle=shape, hatch_linewidth=0.6, zorder=2, **style))
+    ink, left = FAINT if dropped else INK, x - NODE_W / 2
+    clear = {"boxstyle": "round,pad=0.15", "facecolor": style["facecolor"], "edgecolor": "none"}
+    _write(axes, left + 0.17, y, MARKS[state], fontsize=11, weight="bold", color=style["edgecolor"], bbox=clear)
+    lines = textwrap.wrap(label, 24, max_lines=3, placeholder="…")
+    if len(lines) == 2:  # no lonely last word
+        lines = textwrap.wrap(label, max(len(label) // 2 + 3, *map(len, label.split())), max_lines=3, placeholder="…")
+    words = "\n".join(lines)
+    _write(axes, left + 0.32, y, words, fontsize=8.5, color=ink, ha="left", va="center_baseline", bbox=clear)
+    if new:
+        _write(axes, left + NODE_W - 0.22, y + NODE_H / 2, "new", **PILL)
+
+
+def _legend(axes: Axes, width: float) -> None:
+    """One small sample of each style, in a row at the bottom."""
+    from matplotlib.patches import FancyBboxPatch
+
+    entries = [("done", STYLES[StepStatus.DONE], MARKS[StepStatus.DONE])]
+    entries += [("failed", STYLES[StepStatus.FAILED], MARKS[StepStatus.FAILED])]
+    entries += [("open", STYLES[StepStatus.OPEN], MARKS[StepStatus.OPEN]), ("left out next", DROPPED, "○")]
+    left = (width - LEGEND) / 2
+    for (name, style, mark), room in zip(entries, (1.25, 1.3, 1.25, 1.75), strict=True):
+        axes.add_patch(FancyBboxPatch((left, 0.22), 0.42, 0.22, boxstyle="round,pad=0,rounding_size=0.05", **style))
+        _write(axes, left + 0.5, 0.32, f"{mark} {name}", fontsize=8, ha="left")
+        left += room
+    _write(axes, left + 0.15, 0.33, "new", **PILL)
+    _write(axes, left + 0.38, 0.32, "added here", fontsize=8, ha="left")
+
+
+def _because(reason: ReplanReason | None) -> str:
+    if reason is None:
+        return ""
+    if reason.kind is ReplanKind.STEP_FAILED:
+        return f"because step {reason.step} failed"
+    return "because the acting was stuck" if reason.kind is ReplanKind.STUCK else "because all steps were done"
+
+
+def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Text as it stands: no mathematics between dollar signs."""
+    axes.text(x, y, text, parse_math=False, **{"ha": "center", "va": "center", "color": INK, **style})

@@ -1,0 +1,256 @@
+"""An episode as a story: the task, the plan, each turn under it, each revision and what it changed.
+
+``blocks`` tells the story once, as styled pieces of text; the terminal and the HTML page only dress it. Texts of
+models and environments are not trusted: they are cleaned of control characters, stand behind a bar so that they
+cannot pass for lines of the report, and never meet a markup parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from hiplan.coordination.adherence import adherence
+from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason, StepStatus, diff
+from hiplan.report.states import step_states
+from hiplan.trace import Episode, PlanRecord, Segment, Turn, Verdict
+
+Style = Literal["plain", "strong", "dim", "action", "good", "warn", "bad", "new"]
+Piece = tuple[str, Style]
+BlockKind = Literal["task", "plan", "turn", "revision", "end"]
+
+RICH_STYLES: dict[Style, str] = {
+    "plain": "",
+    "strong": "bold",
+    "dim": "dim",
+    "action": "bold cyan",
+    "good": "green",
+    "warn": "yellow",
+    "bad": "bold red",
+    "new": "bold blue",
+}
+HEADS: dict[BlockKind, str] = {"task": "bold", "plan": "bold magenta", "turn": "dim", "end": "bold"}
+HEADS["revision"] = HEADS["plan"]
+VERDICTS: dict[Verdict, Style] = {
+    Verdict.ON_PLAN: "good",
+    Verdict.PREMATURE: "warn",
+    Verdict.REPEATED: "warn",
+    Verdict.OFF_PLAN: "bad",
+}
+MARKS: dict[StepStatus, str] = {StepStatus.DONE: "✓", StepStatus.FAILED: "✗", StepStatus.OPEN: "○"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Pieces of text on one line; ``quote``: the words of a model or an environment."""
+
+    pieces: tuple[Piece, ...]
+    quote: bool = False
+
+
+@dataclass
+class Block:
+    """One part of the story: a head (``title``, then ``about``) and the lines under it."""
+
+    kind: BlockKind
+    title: str
+    about: tuple[Piece, ...] = ()
+    lines: list[Line] = field(default_factory=list)
+
+    def say(self, *pieces: Piece) -> None:
+        """Add a line in the report's own words."""
+        self.lines.append(Line(pieces))
+
+    def quote(self, text: str, style: Style = "plain") -> None:
+        """Add a model's or an environment's words, line by line."""
+        self.lines += [Line(((clean(line), style),), quote=True) for line in text.splitlines()]
+
+
+def transcript(episode: Episode) -> str:
+    """The episode as plain text."""
+    return "\n".join(prefix + text.plain for prefix, _, text in _rows(episode)) + "\n"
+
+
+def print_transcript(episode: Episode, console: Console) -> None:
+    """Print the episode with colours, wrapped to the console's width."""
+    for first, rest, text in _rows(episode):
+        wrapped = text.wrap(console, max(20, console.width - len(rest)))
+        for number, line in enumerate(wrapped or [Text()]):
+            line.rstrip()
+            console.print(Text.assemble((rest if number else first, "dim"), line), soft_wrap=True)
+
+
+def blocks(episode: Episode) -> list[Block]:
+    """The story of the episode, in order."""
+    states = step_states(episode)
+    story = [_task(episode)]
+    for index, record in enumerate(episode.plans):
+        story.append(_plan(episode, record) if index == 0 else _revision(episode, index, states[index - 1]))
+        following = episode.plans[index + 1].turn if index + 1 < len(episode.plans) else None
+        story += [_turn(episode, turn, record.plan) for turn in episode.turns[record.turn : following]]
+    if not episode.plans:
+        story += [_turn(episode, turn, None) for turn in episode.turns]
+    return [*story, _end(episode)]
+
+
+def clean(text: str) -> str:
+    """One printable line: white space becomes spaces, other characters that do not print are spelt out."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def title(episode: Episode) -> str:
+    """A short name: the goal where plan or observation state one, else the task's id."""
+    goals = [record.plan.goal for record in episode.plans if record.plan and record.plan.goal]
+    stated = [line[5:].strip(" .") for line in episode.observation.splitlines() if line.lower().startswith("goal:")]
+    return clean([*goals, *stated, episode.task.id][0])
+
+
+def _task(episode: Episode) -> Block:
+    name, task_id = title(episode), clean(episode.task.id)
+    block = Block("task", "Task", ((name, "strong"), (f"  {task_id}" if name != task_id else "", "dim")))
+    block.quote(episode.observation)
+    return block
+
+
+def _plan(episode: Episode, record: PlanRecord) -> Block:
+    block = Block("plan", "Plan")
+    _misreadings(block, episode, record)
+    if record.plan is None:
+        block.about = (("none; the episode goes on without a plan", "dim"),)
+        return block
+    block.quote(record.plan.rationale, "dim")
+    for step in record.plan.steps:
+        block.say(*_step(step))
+    return block
+
+
+def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) -> Block:
+    record, last = episode.plans[index], episode.plans[index - 1].plan
+    number = sum(not other.kept and other.plan is not None for other in episode.plans[:index])
+    name = "Plan kept" if record.kept else f"Revision {number}"
+    why = _because(record.reason, last)
+    block = Block("revision", name, ((f"after turn {record.turn}  because ", "dim"), (why, "warn")))
+    _misreadings(block, episode, record)
+    if record.plan is None or last is None or record.kept:
+        return block
+    change = diff(last, record.plan)
+    block.quote(record.plan.rationale, "dim")
+    gone = [last.step(i) for i in change.dropped]
+    finished = [step for step in gone if before.get(step.id) is StepStatus.DONE]
+    dropped = [step for step in gone if step not in finished]
+    groups = [("added", change.added), ("reworded", change.reworded), ("kept", change.kept)]
+    groups += [("dropped", tuple(step.id for step in dropped)), ("done", tuple(step.id for step in finished))]
+    parts = [f"{what} {', '.join(map(str, ids))}" for what, ids in groups if ids]
+    parts += ["reordered"] * change.reordered
+    same = not (change.added or change.reworded or change.dropped or change.reordered)
+    block.say(("the same steps again" if same else "; ".join(parts), "dim"))
+    for step in record.plan.steps:
+        if step.id in change.added:
+            block.say(("+ ", "new"), *_step(step, "new"))
+        elif step.id in change.reworded:
+            block.say(("~ ", "new"), *_step(step, "new"))
+            block.say((f"    was: {clean(last.step(step.id).description)}", "dim"))
+        else:
+            done = before.get(step.id) is StepStatus.DONE
+            block.say(("✓ " if done else "  ", "good"), *_step(step))
+    for step in dropped:
+        failed = before.get(step.id) is StepStatus.FAILED
+        block.say(("− ", "bad"), *_step(step, "dim"), ("  failed" if failed else "", "bad"))
+    return block
+
+
+def _turn(episode: Episode, turn: Turn, plan: Plan | None) -> Block:
+    block = Block("turn", f"Turn {turn.index + 1}", ((clean(turn.action) or "(nothing)", "action"),))
+    written = [s.text for s in _written(episode, "executor", turn.index)]
+    if written and written[-1].strip() != turn.action.strip():
+        block.quote(written[-1], "dim")
+    said: list[Piece] = []
+    if turn.verdict is not None:
+        said.append((str(turn.verdict), VERDICTS[turn.verdict]))
+        if turn.step is not None and turn.verdict is not Verdict.OFF_PLAN:
+            said.append((f" · step {_named(plan, turn.step)}", "dim"))
+    if turn.refused:
+        said.append((" · refused" if said else "refused", "bad"))
+    if turn.reward:
+        said.append((f"{' · ' if said else ''}reward {turn.reward:+g}", "good" if turn.reward > 0 else "bad"))
+    if said:
+        block.say(*said)
+    block.quote(turn.observation)
+    return block
+
+
+def _end(episode: Episode) -> Block:
+    outcome: Piece = ("success", "good") if episode.success else ("no success", "bad")
+    stop = str(episode.stop) if episode.stop else "not finished"
+    block = Block("end", "End", (outcome, (f"  {stop} after {_count(len(episode.turns), 'turn')}", "plain")))
+    share = adherence(episode)
+    followed = "no turn under a plan" if share is None else f"adherence {share:.0%}"
+    revised = sum(not record.kept for record in episode.plans[1:])
+    block.say((f"reward {episode.reward:g}; {followed}; {_count(revised, 'revision')}", "dim"))
+    for role, count in episode.mistakes.items():
+        if count:
+            block.say((f"{role}: {_count(count, 'text')} that did not parse", "warn"))
+    block.quote(episode.error, "bad")
+    return block
+
+
+def _misreadings(block: Block, episode: Episode, record: PlanRecord) -> None:
+    """The planner's texts before this record that did not parse, each with what it was told."""
+    segments = _written(episode, "planner", record.turn)
+    for number, segment in enumerate(segments if record.error else segments[:-1]):
+        block.say((f"attempt {number + 1} did not parse:", "bad"))
+        block.quote(segment.text, "dim")
+    if record.error:
+        block.say((clean(record.error), "bad"))
+
+
+def _written(episode: Episode, role: Literal["planner", "executor"], turn: int) -> list[Segment]:
+    conversation = episode.conversations.get(role)
+    segments = conversation.segments if conversation else []
+    return [s for s in segments if s.author == "assistant" and s.turn == turn]
+
+
+def _step(step: PlanStep, style: Style = "plain") -> tuple[Piece, ...]:
+    after = f"  after {', '.join(map(str, step.after))}" if step.after else ""
+    return ((f"{step.id}. {clean(step.description)}", style), (after, "dim"))
+
+
+def _named(plan: Plan | None, step_id: int) -> str:
+    words = [clean(step.description) for step in plan.steps if step.id == step_id] if plan else []
+    return f"{step_id} ({words[0]})" if words else str(step_id)
+
+
+def _because(reason: ReplanReason | None, plan: Plan | None) -> str:
+    if reason is None:
+        return "it was asked for"
+    if reason.kind is ReplanKind.STUCK:
+        return "the last actions had no effect"
+    if reason.kind is ReplanKind.USED_UP:
+        return "every step is done but the task is not"
+    return f"step {_named(plan, reason.step)} failed" if reason.step is not None else "a step failed"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _rows(episode: Episode) -> Iterator[tuple[str, str, Text]]:
+    """(prefix, prefix of wrapped lines, text) per line."""
+    before: BlockKind = "task"
+    for block in blocks(episode):
+        if block.kind != "task" and (block.kind, before) != ("turn", "turn"):
+            yield "", "", Text()
+        before = block.kind
+        head = Text.assemble((block.title, HEADS[block.kind]), "  " * bool(block.about), _text(block.about))
+        yield "", "        ", head
+        for line in block.lines:
+            first, rest = ("      │ ", "      │ ") if line.quote else ("      ", "          ")
+            yield first, rest, _text(line.pieces)
+
+
+def _text(pieces: tuple[Piece, ...]) -> Text:
+    return Text.assemble(*((text, RICH_STYLES[style]) for text, style in pieces))

@@ -1,0 +1,1 @@
+"""Training: rewards, advantages, losses, warm start, the progressive trainer, checkpoints."""

@@ -1,0 +1,84 @@
+"""What a training run is: stages, and what they share. Pydantic, because it comes from files and options."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hiplan.models.weights import LoraSettings, WeightMode
+from hiplan.trace import Role
+from hiplan.training.rewards import RewardWeights
+
+PlanSourceName = Literal["self", "oracle", "hindsight", "filtered", "file", "none"]
+
+
+class Stage(BaseModel):
+    """One stage of progressive training.
+
+    ``trains``: the roles that learn; the others are frozen. ``plans``: where the plans come from: the planner itself
+    (``self``), the environment's oracle, the ends of its own successful episodes (``hindsight``), its own plans that
+    the judge passes (``filtered``), a file, or ``none`` (ReAct). ``no_plan``: share of groups that run without a
+    plan while the executor learns. ``kl``: weight of the k3 anchor to the stage's start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    trains: tuple[Role, ...]
+    plans: PlanSourceName = "self"
+    iterations: int = Field(ge=0)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    rewards: RewardWeights = RewardWeights()
+    no_plan: float = Field(default=0.0, ge=0, le=1)
+    kl: float = Field(default=0.0, ge=0)
+    env_steps: int | None = None  # end the stage early once the whole run has taken so many
+
+
+EXECUTOR_STAGE = Stage(
+    name="executor",
+    trains=("executor",),
+    plans="oracle",
+    iterations=30,
+    rewards=RewardWeights(adherence=0.2),
+    no_plan=0.15,
+)
+PLANNER_STAGE = Stage(name="planner", trains=("planner",), iterations=40, rewards=RewardWeights(quality=0.2))
+JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=40, no_plan=0.1)
+
+
+class TrainConfig(BaseModel):
+    """What all stages share.
+
+    ``groups`` x ``group_size`` episodes an iteration; ``resample``: times to refill groups whose episodes all agree.
+    ``updates``: optimizer steps an iteration. ``estimator``: how rewards become advantages.
+    ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
+    ``turns``: actions per episode. ``plan_file``: for stages whose plans come from a file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stages: tuple[Stage, ...] = (EXECUTOR_STAGE, PLANNER_STAGE, JOINT_STAGE)
+    groups: int = Field(default=12, ge=1)
+    group_size: int = Field(default=8, ge=2)
+    resample: int = Field(default=0, ge=0)
+    updates: int = Field(default=2, ge=1)
+    estimator: Literal["grpo", "loo", "rejection"] = "grpo"
+    clip_low: float = Field(default=0.2, gt=0)
+    clip_high: float = Field(default=0.28, gt=0)
+    dual_clip: float | None = 3.0
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=96, ge=1)
+    turns: int = Field(default=30, ge=1)
+    batch_tokens: int = Field(default=1800, ge=1)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    plan_file: str | None = None
+
+
+class WeightsConfig(BaseModel):
+    """Which weights the roles have: ``joint`` or ``split``, and their LoRA."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: WeightMode = "split"
+    lora: LoraSettings = LoraSettings()

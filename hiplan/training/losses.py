@@ -1,0 +1,41 @@
+"""Token-level policy losses as pure functions of tensors, all (B, T).
+
+PPO-clip as in PilotRL's public scripts (arXiv 2508.00344): asymmetric clip range (clip-higher), dual clip, token mean.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def clipped_loss(
+    logp: Tensor,
+    logp_old: Tensor,
+    advantage: Tensor,
+    mask: Tensor,
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.28,
+    dual_clip: float | None = 3.0,
+    denominator: float | None = None,
+) -> Tensor:
+    """``-min(rho * A, clip(rho, 1 - clip_low, 1 + clip_high) * A)``, ``rho = exp(logp - logp_old)``, token mean.
+
+    ``dual_clip``: with A < 0 the loss is at most ``-dual_clip * A``. ``mask``: tokens that carry loss.
+    ``denominator``: tokens to divide by, for batches cut into pieces; default: the mask's sum.
+    Masked tokens get no gradient, whatever their values.
+    """
+    ratio = torch.exp(torch.where(mask, logp - logp_old, 0.0))
+    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
+    if dual_clip is not None:
+        gain = torch.where(advantage < 0, torch.maximum(gain, dual_clip * advantage), gain)
+    total = torch.where(mask, -gain, 0.0).sum()
+    return total / (mask.sum().clamp_min(1) if denominator is None else denominator)
+
+
+def k3(logp: Tensor, logp_reference: Tensor, mask: Tensor, denominator: float | None = None) -> Tensor:
+    """Schulman's k3 estimate of KL(policy || reference), token mean: ``exp(d) - d - 1``, ``d = ref - logp``."""
+    d = torch.where(mask, logp_reference - logp, 0.0)
+    total = (torch.exp(d) - d - 1).sum()
+    return total / (mask.sum().clamp_min(1) if denominator is None else denominator)

@@ -1,0 +1,114 @@
+"""Where given plans come from. A source turns tasks into planners, ``None`` for a task it has no plan for.
+
+The episodes of a group share the task *and* the given plan: otherwise luck with the plan would become the
+executor's advantage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hiplan.coordination import Limits, ReplanPolicy, judge_plan
+from hiplan.env import EnvFactory, PlanAware
+from hiplan.errors import ConfigError, PlanFormatError
+from hiplan.executors import ExecutorProtocol
+from hiplan.formats import parse_numbered
+from hiplan.model import Decoding, Model, derive_seed
+from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, PlannerProtocol
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+
+PlanSource = Callable[[Sequence[Task], int], list[PlannerProtocol | None]]
+
+
+def always(planner: PlannerProtocol) -> PlanSource:
+    """The same planner for every task."""
+    return lambda tasks, seed: [planner for _ in tasks]
+
+
+def oracle() -> PlanSource:
+    """The environment's own plans, revised by what the agent has seen."""
+    return always(OraclePlanner())
+
+
+def none() -> PlanSource:
+    """No plans: a ReAct agent."""
+    return always(NoPlanner())
+
+
+def hindsight(
+    model: Model,
+    planner: PlannerProtocol,
+    executor: ExecutorProtocol,
+    make_env: EnvFactory,
+    decoding: Decoding,
+    limits: Limits,
+    tries: int = 4,
+) -> PlanSource:
+    """The plan in force at the end of a successful episode of the agent's own; never revised."""
+
+    def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
+        jobs = [Job(t, planner, executor, derive_seed(seed, "hindsight", t.id, k)) for t in tasks for k in range(tries)]
+        episodes = rollout(jobs, model, make_env, decoding, limits=limits)
+        plans = []
+        for i in range(len(tasks)):
+            good = [e.plan for e in episodes[i * tries : (i + 1) * tries] if e.success and e.plan is not None]
+            plans.append(FixedPlanner(good[0]) if good else None)
+        return plans
+
+    return source
+
+
+def filtered(
+    model: Model,
+    planner: PlannerProtocol,
+    executor: ExecutorProtocol,
+    make_env: EnvFactory,
+    decoding: Decoding,
+    tries: int = 4,
+    policy: ReplanPolicy | None = None,
+) -> PlanSource:
+    """The agent's own first plans, kept only if the judge passes them (PilotRL's filter)."""
+
+    def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
+        jobs = [Job(t, planner, executor, derive_seed(seed, "filter", t.id, k)) for t in tasks for k in range(tries)]
+        episodes = rollout(jobs, model, make_env, decoding, policy, Limits(turns=0))
+        plans: list[PlannerProtocol | None] = []
+        for i, task in enumerate(tasks):
+            env = make_env(task)
+            env.reset(task)
+            written = [e.plan for e in episodes[i * tries : (i + 1) * tries] if e.plan is not None]
+            good = [p for p in written if not isinstance(env, PlanAware) or judge_plan(p, env).passes]
+            plans.append(FixedPlanner(good[0]) if good else None)
+            env.close()
+        return plans
+
+    return source
+
+
+def from_file(path: Path) -> tuple[PlanSource, list[Task]]:
+    """Plans from a JSONL file of ``{"task": {"env": ..., "params": {...}}, "plan": "1. ..."}``, and its tasks.
+
+    Raises ``ConfigError`` that names the line.
+    """
+    plans: dict[str, FixedPlanner] = {}
+    tasks: list[Task] = []
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        raise ConfigError(f"no plan file at {str(path)!r}") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            task = Task.model_validate(entry["task"])
+            plans[task.id] = FixedPlanner(parse_numbered(entry["plan"]))
+        except (ValueError, KeyError, TypeError, PlanFormatError) as error:
+            raise ConfigError(
+                f"line {number} of the plan file {str(path)!r} cannot be used: {str(error).splitlines()[0]}"
+            ) from None
+        tasks.append(task)
+    if not tasks:
+        raise ConfigError(f"the plan file {str(path)!r} is empty")
+    return lambda asked, seed: [plans.get(task.id) for task in asked], tasks

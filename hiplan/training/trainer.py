@@ -1,0 +1,356 @@
+"""Progressive training of planner and executor: PilotRL's three stages (arXiv 2508.00344, section 4).
+
+    for each stage:    freeze the other role, choose where plans come from and what is rewarded
+      for each iteration:    sample tasks -> roll out groups -> rewards -> advantages -> update
+
+Role-wise GRPO: each role has its own rewards, groups and statistics, and a role that does not learn in a stage
+carries no loss. Deviations from the public scripts: the stage rewards' weights (not public), clip-higher
+by default, and statistics per role instead of per episode.
+
+All randomness is derived from (seed, stage, iteration, group, episode), so a checkpoint needs no generator
+states and a resumed run is bit-identical at the same number of threads.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from hiplan.coordination import Limits, judge_plan
+from hiplan.coordination.adherence import adherence
+from hiplan.env import EnvFactory, PlanAware
+from hiplan.errors import CheckpointError, InternalError
+from hiplan.evaluation.panels import TaskMix
+from hiplan.executors import Executor
+from hiplan.model import Decoding, derive_seed
+from hiplan.models.local import LocalModel
+from hiplan.planners import NoPlanner, Planner, PlannerProtocol
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+from hiplan.trace import Episode, Role, StopReason
+from hiplan.training import checkpoint, sources
+from hiplan.training.advantages import ESTIMATORS, informative
+from hiplan.training.batch import Row, batches, token_logprobs
+from hiplan.training.config import Stage, TrainConfig
+from hiplan.training.losses import clipped_loss, k3
+from hiplan.training.metrics import MetricsLog
+from hiplan.training.rewards import role_reward
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Cursor:
+    """Where the run stands: the next iteration of a stage, and environment steps taken so far."""
+
+    stage: int = 0
+    iteration: int = 0
+    total: int = 0
+    env_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The episodes of one iteration; ``groups`` and ``planned`` have one entry per episode."""
+
+    episodes: list[Episode]
+    groups: list[int]
+    planned: list[bool]
+
+
+@dataclass
+class ProgressiveTrainer:
+    """Trains ``model``'s roles by ``config`` on tasks drawn by ``task_mix``.
+
+    With ``folder`` set, it writes metrics and checkpoints there and goes on from the latest one.
+    ``on_iteration`` is called with each metrics row, ``on_stage_end`` after each stage.
+    """
+
+    model: LocalModel
+    task_mix: TaskMix
+    make_env: EnvFactory
+    config: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    folder: Path | None = None
+    on_iteration: Progress | None = None
+    on_stage_end: Callable[[Stage], None] | None = None
+    checkpoint_every: int = 5
+
+    def __post_init__(self) -> None:
+        self.accelerator = Accelerator()
+        self.cursor = Cursor()
+        self.limits = Limits(turns=self.config.turns)
+        self.decoding = Decoding(self.config.temperature, self.config.max_tokens)
+        self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
+        self.optimizers: dict[Role, torch.optim.AdamW] = {}
+        self._start: dict[str, Tensor] = {}
+        self._reference: dict[Role, nn.Module] = {}
+        found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
+        length = self._resume(found) if found else 0
+        self.metrics = MetricsLog(self.folder, length)
+        self.resumed = found is not None
+
+    # -- the algorithm -----------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Run all stages from where the run stands."""
+        while self.cursor.stage < len(self.config.stages):
+            stage = self.config.stages[self.cursor.stage]
+            if self.cursor.iteration == 0:
+                self._begin(stage)
+            while self.cursor.iteration < stage.iterations and not self._spent(stage):
+                self._iterate(stage)
+                self.cursor.iteration += 1
+                self.cursor.total += 1
+                if self.cursor.iteration % self.checkpoint_every == 0:
+                    self.save()
+            self.cursor.stage, self.cursor.iteration = self.cursor.stage + 1, 0
+            self.optimizers = {}
+            if self.on_stage_end:
+                self.on_stage_end(stage)
+            self.save()
+
+    def _iterate(self, stage: Stage) -> None:
+        began = time.perf_counter()
+        rollouts = self._collect(stage)
+        collected = time.perf_counter()
+        row = self._describe(stage, rollouts)
+        for role in stage.trains:
+            row |= self._learn(stage, role, rollouts)
+        self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)
+        if self.on_iteration:
+            self.on_iteration(row)
+
+    def _begin(self, stage: Stage) -> None:
+        """Freeze the roles that do not learn; optimizer moments start anew in each stage."""
+        self._start = self.model.weights.state()
+        self._set_up(stage)
+
+    def _set_up(self, stage: Stage) -> None:
+        weights = self.model.weights
+        weights.train_only(stage.trains)
+        self.optimizers = {}
+        for role in stage.trains:
+            known = next((o for r, o in self.optimizers.items() if weights.adapter[r] == weights.adapter[role]), None)
+            self.optimizers[role] = known or torch.optim.AdamW(
+                weights.parameters(role).values(), lr=stage.learning_rate, weight_decay=0.0
+            )
+        self._reference = {}
+        if stage.kl:
+            now = weights.state()
+            weights.load_state(self._start)
+            self._reference = {role: weights.snapshot(role) for role in stage.trains}
+            weights.load_state(now)
+
+    # -- rollouts ----------------------------------------------------------------------------
+
+    def _collect(self, stage: Stage) -> Rollouts:
+        """Groups of episodes that share the task and, where plans are given, the plan."""
+        found = self._roll(stage, 0, self.config.groups, 0)
+        for attempt in range(1, 1 + self.config.resample):
+            missing = self.config.groups - len(self._informative(stage, found))
+            if missing <= 0:
+                break
+            more = self._roll(stage, attempt, missing, max(found.groups, default=-1) + 1)
+            found = Rollouts(found.episodes + more.episodes, found.groups + more.groups, found.planned + more.planned)
+        self.cursor.env_steps += sum(len(e.turns) for e in found.episodes)
+        return found
+
+    def _roll(self, stage: Stage, attempt: int, count: int, first_group: int) -> Rollouts:
+        seed = derive_seed(self.seed, self.cursor.stage, self.cursor.iteration, attempt)
+        rng = random.Random(seed)
+        tasks = self._tasks(stage, rng, count)
+        planners: list[PlannerProtocol | None] = self._source(stage)(tasks, seed)
+        jobs, groups, planned = [], [], []
+        for g, (task, planner) in enumerate(zip(tasks, planners, strict=True)):
+            bare = rng.random() < stage.no_plan and "executor" in stage.trains
+            chosen = NoPlanner() if bare else planner
+            if chosen is None:  # the source has no plan for this task
+                continue
+            for k in range(self.config.group_size):
+                jobs.append(Job(task, chosen, self.executor, derive_seed(seed, g, k)))
+                groups.append(first_group + g)
+                planned.append(not isinstance(chosen, NoPlanner))
+        episodes = rollout(jobs, self.model, self.make_env, self.decoding, limits=self.limits)
+        return Rollouts(episodes, groups, planned)
+
+    def _tasks(self, stage: Stage, rng: random.Random, count: int) -> list[Task]:
+        if stage.plans == "file":
+            return rng.choices(self._plan_file()[1], k=count)
+        return [self.task_mix(rng) for _ in range(count)]
+
+    def _source(self, stage: Stage) -> sources.PlanSource:
+        own = (self.model, self.planner, self.executor, self.make_env, self.decoding)
+        match stage.plans:
+            case "self":
+                return sources.always(self.planner)
+            case "oracle":
+                return sources.oracle()
+            case "none":
+                return sources.none()
+            case "hindsight":
+                return sources.hindsight(*own, limits=self.limits)
+            case "filtered":
+                return sources.filtered(*own)
+            case "file":
+                return self._plan_file()[0]
+
+    def _plan_file(self) -> tuple[sources.PlanSource, list[Task]]:
+        if not hasattr(self, "_plans"):
+            self._plans = sources.from_file(Path(self.config.plan_file or ""))
+        return self._plans
+
+    # -- learning ----------------------------------------------------------------------------
+
+    def _rewards(self, stage: Stage, role: Role, rollouts: Rollouts) -> tuple[list[int], list[float]]:
+        """Indices of the episodes in which the role took part, and its reward in each."""
+        mine = [
+            i for i, e in enumerate(rollouts.episodes) if role in e.conversations and e.stop is not StopReason.FAULT
+        ]
+        rewards = []
+        for i in mine:
+            episode = rollouts.episodes[i]
+            score = None
+            if role == "planner" and stage.rewards.quality:
+                env = self.make_env(episode.task)
+                score = judge_plan(episode.plans[0].plan, env) if isinstance(env, PlanAware) else None
+                env.close()
+            rewards.append(role_reward(episode, role, stage.rewards, score))
+        return mine, rewards
+
+    def _informative(self, stage: Stage, rollouts: Rollouts) -> set[Any]:
+        useful: set[Any] = set()
+        for role in stage.trains:
+            mine, rewards = self._rewards(stage, role, rollouts)
+            useful |= informative(rewards, [rollouts.groups[i] for i in mine])
+        return useful
+
+    def _learn(self, stage: Stage, role: Role, rollouts: Rollouts) -> dict[str, Any]:
+        """One role's update from its own rewards; episodes without advantage are left out."""
+        mine, rewards = self._rewards(stage, role, rollouts)
+        groups = [rollouts.groups[i] for i in mine]
+        if not mine:
+            return {}
+        advantages = ESTIMATORS[self.config.estimator](rewards, groups)
+        rows = [
+            Row.of(rollouts.episodes[i].conversations[role], float(a))
+            for i, a in zip(mine, advantages, strict=True)
+            if abs(a) > 1e-9
+        ]
+        flat = 1 - len(informative(rewards, groups)) / len(set(groups))
+        out: dict[str, Any] = {f"reward_{role}": float(np.mean(rewards)), f"zero_variance_{role}": flat}
+        return out | (self._update(stage, role, rows) if rows else {})
+
+    def _update(self, stage: Stage, role: Role, rows: Sequence[Row]) -> dict[str, Any]:
+        """``config.updates`` optimizer steps over the rows, each on its share of them."""
+        order = list(rows)
+        random.Random(derive_seed(self.seed, "order", self.cursor.total, role)).shuffle(order)
+        optimizer, config = self.optimizers[role], self.config
+        parts = [part for k in range(config.updates) if (part := order[k :: config.updates])]
+        sums = dict.fromkeys(("loss", "kl", "gap", "entropy", "gradient"), 0.0)
+        parameters = list(self.model.weights.parameters(role).values())
+        with self.model.weights.acting_as(role) as model:
+            for part in parts:
+                count = max(1, sum(sum(row.trained[1:]) for row in part))
+                optimizer.zero_grad()
+                for batch in batches(part, config.batch_tokens, self.accelerator.device):
+                    logp = token_logprobs(model, batch, config.temperature)
+                    loss = clipped_loss(
+                        logp,
+                        batch.logp_old,
+                        batch.advantage,
+                        batch.mask,
+                        clip_low=config.clip_low,
+                        clip_high=config.clip_high,
+                        dual_clip=config.dual_clip,
+                        denominator=count,
+                    )
+                    if stage.kl:
+                        with torch.no_grad():
+                            anchor = token_logprobs(self._reference[role], batch, config.temperature)
+                        drift = k3(logp, anchor, batch.mask, count)
+                        loss = loss + stage.kl * drift
+                        sums["kl"] += drift.item()
+                    self.accelerator.backward(loss)
+                    sums["loss"] += loss.item()
+                    if part is parts[0]:  # before the first step both log-probabilities are of the same weights
+                        gap = (logp.detach() - batch.logp_old)[batch.mask].abs()
+                        sums["gap"] = max(sums["gap"], gap.max().item() if len(gap) else 0.0)
+                    sums["entropy"] -= batch.logp_old[batch.mask].sum().item() / count
+                sums["gradient"] += float(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip))
+                if any(p.grad is None or not torch.isfinite(p.grad).all() for p in parameters):
+                    raise InternalError(f"a parameter of {role!r} got no finite gradient in stage {stage.name!r}")
+                optimizer.step()
+        n = len(parts)
+        names = {"loss": sums["loss"] / n, "entropy": sums["entropy"] / n, "gradient": sums["gradient"] / n}
+        if stage.kl:
+            names["kl"] = sums["kl"] / n
+        return {f"{key}_{role}": value for key, value in names.items()} | {f"logp_gap_{role}": sums["gap"]}
+
+    # -- the record --------------------------------------------------------------------------
+
+    def _describe(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
+        planned = [e for e, p in zip(rollouts.episodes, rollouts.planned, strict=True) if p]
+        shown = planned or rollouts.episodes
+        shares = [share for e in planned if (share := adherence(e)) is not None]
+        return {
+            "kind": "train",
+            "stage": stage.name,
+            "iteration": self.cursor.total,
+            "success": float(np.mean([e.success for e in shown])) if shown else 0.0,
+            "adherence": float(np.mean(shares)) if shares else None,
+            "turns": float(np.mean([len(e.turns) for e in shown])) if shown else 0.0,
+            "revisions": float(np.mean([len(e.plans) - 1 for e in shown])) if shown else 0.0,
+            "episodes": len(rollouts.episodes),
+            "faults": sum(e.stop is StopReason.FAULT for e in rollouts.episodes),
+            "env_steps": self.cursor.env_steps,
+        }
+
+    def _spent(self, stage: Stage) -> bool:
+        return stage.env_steps is not None and self.cursor.env_steps >= stage.env_steps
+
+    def save(self) -> None:
+        """Write a checkpoint of the run as it stands."""
+        if self.folder is None:
+            return
+        tensors = {f"adapter.{key}": value for key, value in self.model.weights.state().items()}
+        tensors |= {f"start.{key}": value for key, value in self._start.items()}
+        for role, optimizer in self.optimizers.items():
+            for i, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{role}.{i}.{key}": torch.as_tensor(value) for key, value in moments.items()}
+        state = {"cursor": vars(self.cursor), "metrics": self.metrics.length, "seed": self.seed}
+        checkpoint.save_state(self.folder / "checkpoints" / f"{self.cursor.total:06d}-{self.cursor.stage}", tensors, state)
+        checkpoint.prune(self.folder / "checkpoints", keep=2)
+
+    def _resume(self, folder: Path) -> int:
+        tensors, state = checkpoint.load_state(folder)
+        if state["seed"] != self.seed:
+            raise CheckpointError(f"{str(folder)!r} was made with seed {state['seed']}, not {self.seed}")
+        pick = {
+            part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+            for part in ("adapter", "start", "optimizer")
+        }
+        self.cursor = Cursor(**state["cursor"])
+        self._start = pick["start"]
+        self.model.weights.load_state(pick["adapter"])
+        if 0 < self.cursor.iteration:
+            stage = self.config.stages[self.cursor.stage]
+            self._set_up(stage)
+            for role, optimizer in self.optimizers.items():
+                moments: dict[int, dict[str, Tensor]] = {}
+                for key, value in pick["optimizer"].items():
+                    owner, index, name = key.split(".")
+                    if owner == role:
+                        moments.setdefault(int(index), {})[name] = value
+                whole = optimizer.state_dict()
+                optimizer.load_state_dict(whole | {"state": moments})
+        return int(state["metrics"])

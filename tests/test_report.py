@@ -1,0 +1,366 @@
+"""Reports are made from real episodes and read as a person would read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hiplan.envs import make_env
+from hiplan.errors import UserError
+from hiplan.executors import OracleExecutor
+from hiplan.model import ScriptedModel
+from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
+from hiplan.planners import NoPlanner, OraclePlanner, Planner, PlannerProtocol
+from hiplan.prompts import BRIEF
+from hiplan.report import (
+    draw_curves,
+    draw_plan,
+    markdown_table,
+    print_transcript,
+    results_table,
+    step_states,
+    transcript,
+    write_report,
+)
+from hiplan.report.curves import smooth, stage_spans
+from hiplan.report.graph import panels
+from hiplan.report.tables import cell, table
+from hiplan.report.transcript import clean
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+from hiplan.trace import Episode, PlanRecord, StopReason, Turn, Verdict
+
+HOSTILE = (
+    "<script>alert('x')</script> [red]paint[/red] [/] \x1b[31mred\x1b[0m {{ 7 * 7 }} $\\frac$\nRevision 9  all good"
+)
+
+
+def play(planner: PlannerProtocol | None = None, texts: tuple[str, ...] = (), **task: Any) -> Episode:
+    env = task.pop("env", "household")
+    job = Job(Task(env=env, params=task), planner or OraclePlanner(), OracleExecutor())
+    return rollout([job], ScriptedModel(texts), make_env)[0]
+
+
+@pytest.fixture(scope="module")
+def household() -> Episode:
+    """Looks for the mug in four places: three revisions."""
+    return play(seed=3, kind="clean", places=5)
+
+
+@pytest.fixture(scope="module")
+def crafting() -> Episode:
+    """A plan whose steps branch; no revision."""
+    return play(env="crafting", seed=3, depth=3)
+
+
+def steps(*lines: tuple[int, str, tuple[int, ...]]) -> Plan:
+    return Plan(steps=tuple(PlanStep(id=i, description=text, after=after) for i, text, after in lines))
+
+
+def turn(index: int, step: int | None, verdict: Verdict = Verdict.ON_PLAN, refused: bool = False) -> Turn:
+    return Turn(index, f"act {index}", f"seen {index}", 0.0, refused, verdict, step)
+
+
+FIRST = steps((1, "get wood", ()), (2, "get stone", ()), (3, "make axe", (1, 2)), (4, "sell axe", (3,)))
+SECOND = steps((1, "get wood", ()), (2, "get a big stone", ()), (5, "make hammer", (1, 2)), (3, "make axe", (5,)))
+
+
+def by_hand() -> Episode:
+    """Wood, then stone, then the axe fails; the plan is kept, then revised; the episode gets stuck."""
+    failed = ReplanReason(kind=ReplanKind.STEP_FAILED, step=3)
+    return Episode(
+        Task(env="forest"),
+        "A forest.",
+        plans=[PlanRecord(0, FIRST), PlanRecord(3, FIRST, failed, kept=True), PlanRecord(4, SECOND, failed)],
+        turns=[
+            turn(0, 1),
+            turn(1, 2),
+            turn(2, 3, refused=True),
+            turn(3, 3, refused=True),
+            turn(4, 2),
+            turn(5, 5, refused=True),
+            turn(6, 3, Verdict.PREMATURE),
+            turn(7, 3, Verdict.OFF_PLAN),
+        ],
+        stop=StopReason.STUCK,
+    )
+
+
+class TestStates:
+    def test_by_hand(self) -> None:
+        assert step_states(by_hand()) == [
+            {1: "done", 2: "done", 3: "failed", 4: "open"},
+            {1: "done", 2: "done", 3: "failed", 4: "open"},
+            {1: "done", 2: "done", 5: "open", 3: "open"},  # 2 was reworded and done again: 5 waits for it
+        ]
+
+    def test_a_failed_step_recovers_when_the_acting_moves_on(self) -> None:
+        episode = by_hand()
+        episode.plans.pop()
+        episode.turns = [*episode.turns[:3], turn(3, 3), turn(4, 4)]
+        assert step_states(episode)[-1] == {1: "done", 2: "done", 3: "done", 4: "open"}
+
+    def test_used_up_means_all_done(self) -> None:
+        episode = by_hand()
+        episode.plans = [PlanRecord(0, FIRST), PlanRecord(8, SECOND, ReplanReason(kind=ReplanKind.USED_UP))]
+        first, second = step_states(episode)
+        assert set(first.values()) == {"done"}
+        assert second == {1: "done", 2: "open", 5: "open", 3: "done"}  # same number and text: still done
+
+    def test_repeated_is_done_and_off_plan_says_nothing(self) -> None:
+        episode = Episode(Task(env="forest"), "", plans=[PlanRecord(0, FIRST)])
+        episode.turns = [turn(0, 1, Verdict.REPEATED), turn(1, 2, Verdict.OFF_PLAN)]
+        assert step_states(episode) == [{1: "done", 2: "open", 3: "open", 4: "open"}]
+
+    def test_real_episodes(self, household: Episode, crafting: Episode) -> None:
+        assert [set(s.values()) for s in step_states(household)] == [{"failed", "open"}] * 3 + [{"done"}]
+        assert step_states(crafting) == [dict.fromkeys(range(1, 6), "done")]
+        assert step_states(play(NoPlanner(), seed=3, kind="clean", places=5)) == [{}]
+
+
+class TestTranscript:
+    def test_tells_the_story(self, household: Episode) -> None:
+        text = transcript(household)
+        assert text.startswith("Task  put clean mug in drawer  household-")
+        first, second = text.index("      1. find mug at sofa 1\n"), text.index("Turn 1  go to sofa 1\n")
+        assert first < second < text.index("Revision 1  after turn 1  because step 1 (find mug at sofa 1) failed")
+        assert "added 4; kept 2, 3; dropped 1\n" in text
+        assert "+ 4. find mug at safe 1\n" in text and "− 1. find mug at sofa 1  failed\n" in text
+        assert "        2. clean mug at sink 1  after 4\n" in text
+        assert "on plan · step 3 (put mug in drawer 1) · reward +1\n      │ You move mug 1 to drawer 1." in text
+        assert text.endswith("End  success  terminated after 11 turns\n      reward 1; adherence 100%; 3 revisions\n")
+        assert [int(n) for n in re.findall(r"^Turn (\d+)", text, re.M)] == list(range(1, 12))
+
+    def test_what_changed(self) -> None:
+        text = transcript(by_hand())
+        assert "Plan kept  after turn 3  because step 3 (make axe) failed" in text
+        assert "added 5; reworded 2; kept 1, 3; dropped 4\n" in text
+        assert "✓ 1. get wood\n" in text and "~ 2. get a big stone\n          was: get stone\n" in text
+        assert "− 4. sell axe  after 3\n" in text
+        assert "premature · step 3 (make axe)" in text and "      off plan\n" in text and "· refused" in text
+        assert "no success  stuck after 8 turns" in text
+
+    def test_texts_that_did_not_parse(self) -> None:
+        texts = ("I would rather not", "1. find mug at stool 1\n2. put mug in drawer 1 after 1", *["keep"] * 9)
+        text = transcript(play(Planner(BRIEF), texts, seed=3, kind="put", places=5))
+        assert "attempt 1 did not parse:\n      │ I would rather not\n      1. find mug at stool 1\n" in text
+        assert "planner: 1 text that did not parse" in text
+        hopeless = transcript(play(Planner(BRIEF), ("no", "never"), seed=3, kind="put", places=5))
+        assert "attempt 2 did not parse:\n      │ never\n      no steps found" in hopeless
+        assert "Plan  none; the episode goes on without a plan" in hopeless
+
+    def test_a_fault_is_told(self) -> None:
+        episode = play(seed=3, kind="no such kind", places=5)
+        assert "fault after 0 turns" in transcript(episode) and episode.error[:20] in transcript(episode)
+
+    def test_hostile_text_stays_text(self, household: Episode) -> None:
+        episode = hostile(household)
+        text = transcript(episode)
+        assert "\x1b" not in text and "\\x1b[31mred" in text and "[red]paint[/red] [/]" in text
+        assert not re.search(r"^Revision 9", text, re.M) and "      │ Revision 9  all good" in text
+
+    def test_clean(self) -> None:
+        assert clean("a\tb\u00a0c\nd") == "a b c d"
+        assert clean("\ud800\u202e\x07é✓中") == "\\ud800\\u202e\\x07é✓中"
+
+    def test_terminal(self, household: Episode) -> None:
+        plain = Console(file=StringIO(), width=200, color_system=None)
+        print_transcript(hostile(household), plain)
+        shown = plain.file.getvalue()
+        assert [line.rstrip() for line in shown.splitlines()] == transcript(hostile(household)).splitlines()
+        coloured = Console(file=StringIO(), width=44, force_terminal=True, color_system="standard")
+        print_transcript(hostile(household), coloured)
+        bare = re.sub(r"\x1b\[[0-9;]*m", "", coloured.file.getvalue())
+        assert "\x1b" not in bare and max(map(len, bare.splitlines())) <= 44
+        assert "[red]paint[/red]" in " ".join(bare.replace("│", "").split())
+
+
+def hostile(episode: Episode) -> Episode:
+    """The same episode, with hostile text wherever a model or an environment writes."""
+    copy = Episode.from_json(episode.to_json())
+    copy.observation = HOSTILE
+    copy.error = HOSTILE
+    plan = Plan(goal=HOSTILE[:60], rationale=HOSTILE[:60], steps=(PlanStep(id=1, description=HOSTILE),))
+    copy.plans = [PlanRecord(0, plan), PlanRecord(1, plan.model_copy(update={"revision": 1}))]
+    copy.turns = [Turn(i, HOSTILE, HOSTILE, 0.0, False, Verdict.ON_PLAN, 1) for i in range(3)]
+    return copy
+
+
+def picture(path: Path) -> tuple[int, int]:
+    """Width and height of a PNG that is not blank."""
+    image = pytest.importorskip("PIL.Image").open(path).convert("L")
+    histogram = image.histogram()
+    assert sum(histogram[:200]) > 500, "hardly any ink"
+    assert sum(histogram[240:]) > image.width * image.height / 4
+    return image.width, image.height
+
+
+class TestPictures:
+    @pytest.fixture(autouse=True)
+    def _drawing(self) -> None:
+        pytest.importorskip("matplotlib")
+
+    def test_plan(self, household: Episode, crafting: Episode, tmp_path: Path) -> None:
+        wide, _ = picture(draw_plan(household, tmp_path / "household.png"))
+        narrow, _ = picture(draw_plan(crafting, tmp_path / "crafting.png"))
+        assert wide > narrow > 800
+
+    def test_panels(self) -> None:
+        first, second = panels(by_hand())
+        assert (first.turns, second.turns) == ((0, 4), (4, 8))  # the kept record belongs to the first
+        assert first.states == {1: "done", 2: "done", 3: "failed", 4: "open"}
+        assert (first.new, first.dropped) == (set(), {4})
+        assert (second.new, second.dropped) == ({5}, set())
+
+    def test_plans_of_any_size(self, household: Episode, tmp_path: Path) -> None:
+        picture(draw_plan(hostile(household), tmp_path / "hostile.png"))
+        chain = tuple(PlanStep(id=i, description=f"step {i}", after=(i - 1,) if i > 1 else ()) for i in range(1, 101))
+        loose = tuple(PlanStep(id=i, description="x" * 400) for i in range(1, 101))
+        many = [PlanRecord(0, Plan(steps=s)) for s in (chain, loose) * 4]
+        size = picture(draw_plan(Episode(Task(env="e"), "", plans=many), tmp_path / "many.png"))
+        assert max(size) < 6000
+        assert draw_plan(Episode(Task(env="e"), ""), tmp_path / "none.png").exists()
+
+    def test_curves(self, tmp_path: Path) -> None:
+        _, tall = picture(draw_curves(metrics(), tmp_path / "curves.png"))
+        bare = [{k: v for k, v in row.items() if k in ("kind", "stage", "iteration", "success")} for row in metrics()]
+        _, low = picture(draw_curves([r for r in bare if r["kind"] == "train"], tmp_path / "bare.png"))
+        assert tall > low
+        assert draw_curves([], tmp_path / "empty.png").exists()
+        assert draw_curves([r for r in metrics() if r["kind"] == "eval"], tmp_path / "base.png").exists()
+
+    def test_spans_and_smoothing(self) -> None:
+        train = [r for r in metrics() if r["kind"] == "train"]
+        assert stage_spans(train) == [("executor", 0, 4), ("planner", 4, 8), ("joint", 8, 12)]
+        assert smooth([0.0, 3.0, float("nan"), 6.0], 3) == [1.5, 1.5, 4.5, 6.0]
+
+
+def metrics() -> list[dict[str, Any]]:
+    """Three stages of four iterations, with evaluations of two agents before and after each."""
+    rows: list[dict[str, Any]] = []
+
+    def evaluate(stage: str, iteration: int, success: float) -> None:
+        for agent, panel, decoding in (
+            ("plan", "dev", "greedy"),
+            ("plan", "dev", "t0.3"),
+            ("plan", "heldout", "t0.3"),
+            ("none", "dev", "greedy"),
+        ):
+            value = success - 0.1 * (agent == "none") - 0.05 * (decoding == "greedy")
+            row = {"kind": "eval", "stage": stage, "iteration": iteration, "panel": panel, "agent": agent}
+            rows.append(
+                row | {"decoding": decoding, "success": value, "low": value - 0.09, "high": value + 0.09, "n": 64}
+            )
+
+    evaluate("base", 0, 0.25)
+    for number, stage in enumerate(("executor", "planner", "joint")):
+        for iteration in range(4 * number, 4 * number + 4):
+            rows.append(
+                {
+                    "kind": "train",
+                    "stage": stage,
+                    "iteration": iteration,
+                    "success": 0.2 + 0.05 * iteration,
+                    "reward_planner": None if stage == "executor" else 0.4,
+                    "reward_executor": 0.1 * number,
+                    "adherence": None if iteration == 5 else 0.5,
+                    "turns": 9.5,
+                    "entropy": 0.7,
+                    "kl": float("nan"),
+                    "zero_variance": 0.25,
+                    "episodes": 96,
+                    "env_steps": 900 * (iteration + 1),
+                }
+            )
+        evaluate(stage, 4 * number + 4, 0.45 + 0.2 * number)
+    return rows
+
+
+class TestTables:
+    def test_numbers(self) -> None:
+        head, rows = table(metrics())
+        assert head == ["stage", "agent", "decoding", "dev (n = 64)", "heldout (n = 64)"]
+        assert rows[0] == ["base", "with plan", "t0.3", "25 % [16, 34]", "25 % [16, 34]"]
+        assert rows[1] == ["base", "no plan", "greedy", "10 % [1, 19]", "–"]
+        assert [row[0] for row in rows[::2]] == ["base", "executor", "planner", "joint"]
+        assert rows[-2][3] == "85 % [76, 94]"
+
+    def test_the_newest_evaluation_counts(self) -> None:
+        evals = [r | {"decoding": "greedy"} for r in metrics() if r["stage"] == "base" and r["agent"] == "none"]
+        older, newer = evals[0] | {"iteration": 1, "success": 0.9}, evals[0] | {"iteration": 2, "success": 0.5, "n": 32}
+        assert table([newer, older])[1][0][3] == "50 % [1, 19]"
+
+    def test_markdown_and_terminal(self) -> None:
+        lines = markdown_table(metrics()).splitlines()
+        assert lines[1] == "| --- | --- | --- | ---: | ---: |" and len(lines) == 10
+        assert lines[2] == "| base | with plan | t0.3 | 25 % [16, 34] | 25 % [16, 34] |"
+        console = Console(file=StringIO(), width=120)
+        evil = [row | {"stage": "[red]a|b[/red]"} for row in metrics() if row["kind"] == "eval"]
+        console.print(results_table(evil))
+        assert "[red]a|b[/red]" in console.file.getvalue() and "25 % [16, 34]" not in console.file.getvalue()
+        assert "a\\|b" in markdown_table(evil)
+
+    def test_empty_and_without_interval(self) -> None:
+        assert results_table([]).row_count == 0 and markdown_table([]).startswith("| stage")
+        assert cell({"success": 0.615}) == "62 %" and cell(None) == "–"
+
+
+class TestPage:
+    def write(self, run: Path, *episodes: Episode) -> str:
+        (run / "transcripts.jsonl").write_text("".join(f"{e.to_json()}\n" for e in episodes), encoding="utf-8")
+        return write_report(run).read_text(encoding="utf-8")
+
+    @pytest.fixture(autouse=True)
+    def _templates(self) -> None:
+        pytest.importorskip("jinja2")
+
+    def test_everything(self, household: Episode, crafting: Episode, tmp_path: Path) -> None:
+        pytest.importorskip("matplotlib")
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in metrics()) + '{"kind": "tr')
+        draw_curves(metrics(), tmp_path / "curves.png")
+        draw_plan(household, tmp_path / "plan_graph.png")
+        (tmp_path / "config.yaml").write_text("seed: 7\nweights: split # <b>\n")
+        (tmp_path / "panels.json").write_text('{"dev": {"hash": "03de99aa", "tasks": 96}}')
+        (tmp_path / "times.json").write_text('{"wall_s": 1390, "hardware": "2 cores"}')
+        (tmp_path / "environment.json").write_text('{"versions": {"torch": "2.13.0"}}')
+        page = self.write(tmp_path, household, crafting)
+        for text in ("25 % → 85 %", "25 % [16, 34]", "10,800", "23 min", "2 cores", "03de99aa", "2.13.0", "craft tile"):
+            assert text in page, text
+        assert page.count("data:image/png;base64,") == 2
+        assert page.count("<details") == 2 and page.count("<details open>") == 1
+        assert page.index("<details open>") < page.index("put clean mug in drawer</b>")
+        assert "weights: split # &lt;b&gt;" in page and "config: seed" in page
+        assert not re.search(r"""(?:src|href)="(?!data:)|https?://|url\(|@import|<script""", page)
+
+    def test_hostile_text_is_escaped(self, household: Episode, tmp_path: Path) -> None:
+        run = tmp_path / "<i>run<"
+        run.mkdir()
+        page = self.write(run, hostile(household))
+        assert "<script" not in page and "&lt;script&gt;alert(" in page
+        assert "{{ 7 * 7 }}" in page and "<i>" not in page
+        assert "\x1b" not in page
+
+    def test_missing_files_are_left_out(self, tmp_path: Path) -> None:
+        page = write_report(tmp_path).read_text(encoding="utf-8")
+        assert "<h2>" not in page and "<img" not in page and "</html>" in page
+
+    def test_a_broken_line_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "metrics.jsonl").write_text('{"kind": \n{"kind": "train"}\n')
+        with pytest.raises(UserError, match="line 1 of"):
+            write_report(tmp_path)
+        with pytest.raises(UserError, match="no run folder"):
+            write_report(tmp_path / "nowhere")
+
+
+def test_importing_reports_draws_in_nothing_heavy() -> None:
+    code = "import sys, hiplan.report; print([m for m in ('matplotlib', 'torch', 'jinja2', 'PIL') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
