@@ -24,6 +24,7 @@ from hiplan.coordination import Limits
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
 from hiplan.evaluation import DECODINGS, Cell, EvalResult, Panel, evaluate, fresh_panel, shipped_panel, train_mix
+from hiplan.evaluation.panels import PanelName
 from hiplan.executors import Executor
 from hiplan.models.local import LocalModel
 from hiplan.models.stages import save_stage
@@ -38,7 +39,7 @@ from hiplan.training.config import Stage
 from hiplan.training.trainer import ProgressiveTrainer
 
 AGENTS = ("plan", "none")
-PANELS = ("train", "dev", "heldout")
+PANELS: tuple[PanelName, ...] = ("train", "dev", "heldout")
 
 
 class Job:
@@ -195,9 +196,9 @@ def panels(config: RunConfig) -> dict[str, Panel]:
     out: dict[str, Panel] = {}
     for name in PANELS:
         if config.panel_seed is None:
-            panel = shipped_panel(name, config.env)  # type: ignore[arg-type]
+            panel = shipped_panel(name, config.env)
         else:
-            panel = fresh_panel(name, config.panel_seed, config.env)  # type: ignore[arg-type]
+            panel = fresh_panel(name, config.panel_seed, config.env)
         if config.panel_tasks is not None:
             step = max(1, len(panel.tasks) // config.panel_tasks)
             panel = Panel(name=f"{panel.name}-{config.panel_tasks}", tasks=panel.tasks[::step][: config.panel_tasks])

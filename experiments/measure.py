@@ -52,8 +52,8 @@ def measure(
         cells = [Cell(known[p].tasks, planner[a], executor, DECODINGS[d]) for a, d, p in wanted]
         for (a, d, p), result in zip(wanted, evaluate(model, cells, make_env), strict=True):
             low, high = result.interval
-            rows.append({"kind": "eval", "stage": checkpoint.name, "iteration": 0, "panel": p, "agent": a, "decoding": d,
-                         "success": result.success, "low": low, "high": high, "n": len(result.episodes)})  # fmt: skip
+            row = {"kind": "eval", "stage": checkpoint.name, "iteration": 0, "panel": p, "agent": a, "decoding": d}
+            rows.append(row | {"success": result.success, "low": low, "high": high, "n": len(result.episodes)})
 
     names = list(DECODINGS) if decoding == "best" else [decoding]
     run([(a, d, "dev") for a in AGENTS for d in names])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever downloaded
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python experiments/run.py` finds experiments
 
 import typer
@@ -24,11 +26,12 @@ console = Console()
 HELP = """Train a planner-executor agent by PilotRL's three stages and watch it improve.
 
 With no arguments: measures the untrained agent with plans and without, trains executor, planner and both,
-measures again, and writes `runs/<name>/` with metrics, checkpoints, pictures, transcripts and `report.html`.
+measures again, and writes `runs/NAME/` with metrics, checkpoints, pictures, transcripts and `report.html`.
 
-A stopped run goes on with `--resume runs/<name>`.
+A stopped run goes on with `--resume runs/NAME`.
 
-Any setting can be overridden: `--set train.groups=6 --set train.stages.joint.iterations=100`. `--show-config` prints all.
+Any setting can be overridden: `--set train.groups=6 --set train.stages.joint.iterations=100`;
+`--show-config` prints them all.
 """
 
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings; see experiments/configs/.")]
@@ -36,7 +39,7 @@ Model = Annotated[str | None, typer.Option(help="Shipped model (tiny-v1) or a fo
 Weights = Annotated[str | None, typer.Option(help="joint: one LoRA for both roles; split: one LoRA per role.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random in the run.")]
 PanelSeed = Annotated[int | None, typer.Option(help="Measure on fresh panels made from this seed.")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write to. [default: runs/<env>-<weights>-<seed>]")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to. Default: runs/ENV-WEIGHTS-SEED.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value, for any field; may be repeated.")]
 
 

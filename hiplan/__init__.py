@@ -38,7 +38,6 @@ _HOMES = {
     "UserError": "hiplan.errors",
     "load_model": "hiplan.loading",
     "make_env": "hiplan.envs",
-    "rollout": "hiplan.rollout",
 }
 
 __all__ = sorted(_HOMES)
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
     from hiplan.planners import NoPlanner as NoPlanner
     from hiplan.planners import OraclePlanner as OraclePlanner
     from hiplan.planners import Planner as Planner
-    from hiplan.rollout import rollout as rollout
     from hiplan.task import StepResult as StepResult
     from hiplan.task import Task as Task
     from hiplan.trace import Episode as Episode

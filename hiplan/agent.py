@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hiplan.coordination import Limits, ReplanPolicy, adaplan
-from hiplan.env import Environment, EnvFactory
+from hiplan.env import EnvFactory, Environment
 from hiplan.executors import Executor, ExecutorProtocol
 from hiplan.model import Decoding, Model, Request, derive_seed
 from hiplan.plan import Plan
@@ -24,7 +24,7 @@ from hiplan.task import Task
 from hiplan.trace import Episode, StopReason
 
 Event = PlanReady | Acted
-Approve = Callable[[PlanReady], Plan | None | Awaitable[Plan | None]]
+Approve = Callable[[PlanReady], Plan | Awaitable[Plan | None] | None]
 
 
 @dataclass
@@ -63,7 +63,8 @@ class Agent:
         env = self._env(task)
         try:
             loop = self._loop(task, await asyncio.to_thread(env.reset, task))
-            asked, answer = 0, None
+            asked = 0
+            answer: Any = None
             while True:
                 try:
                     ask = loop.send(answer)
@@ -99,7 +100,7 @@ class Agent:
     def _request(self, ask: Generate, seed: int, asked: int) -> Request:
         return Request(ask.conversation, self.decoding, derive_seed(seed, ask.conversation.role, asked))
 
-    def _approved(self, event: Event) -> Plan | None | Awaitable[Plan | None]:
+    def _approved(self, event: Event) -> Plan | Awaitable[Plan | None] | None:
         return self.approve(event) if self.approve and isinstance(event, PlanReady) else None
 
 
@@ -125,7 +126,8 @@ class Stream:
         env = agent._env(task)
         try:
             loop = agent._loop(task, env.reset(task))
-            asked, answer = 0, None
+            asked = 0
+            answer: Any = None
             while True:
                 try:
                     ask = loop.send(answer)

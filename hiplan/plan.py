@@ -82,9 +82,7 @@ class Plan(BaseModel):
         for step in self.steps:
             for dependency in step.after:
                 if dependency not in known:
-                    raise ValueError(
-                        f"step {step.id} comes after step {dependency}, but there is no step {dependency}"
-                    )
+                    raise ValueError(f"step {step.id} comes after step {dependency}, but there is no step {dependency}")
         cycle = _first_cycle({step.id: step.after for step in self.steps})
         if cycle:
             chain = " after ".join(str(i) for i in cycle)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiplan.coordination import Limits, ReplanPolicy, adaplan
-from hiplan.env import Environment, EnvFactory, Oracle, PlanAware
+from hiplan.env import EnvFactory, Environment, Oracle, PlanAware
 from hiplan.executors import ExecutorProtocol
 from hiplan.model import Completion, Decoding, Model, Request, derive_seed
 from hiplan.planners import PlannerProtocol
@@ -64,9 +64,7 @@ def rollout(
 class _Running:
     """One episode under way: its loop, its environment, and the prompt it waits on."""
 
-    def __init__(
-        self, job: Job, make_env: EnvFactory, policy: ReplanPolicy | None, limits: Limits | None
-    ) -> None:
+    def __init__(self, job: Job, make_env: EnvFactory, policy: ReplanPolicy | None, limits: Limits | None) -> None:
         self.job, self._make, self._policy, self._limits = job, make_env, policy, limits
         self.wants: Generate | None = None
         self.asked = 0

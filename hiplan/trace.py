@@ -96,9 +96,7 @@ class Conversation:
         if prompt_ids and self.segments:
             last = self.segments[-1]
             self.segments[-1] = Segment(last.author, last.text, last.kind, last.turn, tuple(prompt_ids))
-        self.segments.append(
-            Segment("assistant", text, kind, turn, tuple(ids), tuple(logprobs), finish, trained)
-        )
+        self.segments.append(Segment("assistant", text, kind, turn, tuple(ids), tuple(logprobs), finish, trained))
 
     def ids(self) -> list[int]:
         """All tokens so far, in order."""

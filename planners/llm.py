@@ -32,9 +32,7 @@ class Planner:
         conversation = episode.conversation("planner")
         conversation.ask(self.prompts.revise(episode, reason, done), len(episode.turns))
         return (
-            yield from self._write(
-                episode, "revision", lambda text: parse_revision(text, self.prompts.format.parse)
-            )
+            yield from self._write(episode, "revision", lambda text: parse_revision(text, self.prompts.format.parse))
         )
 
     def _write(self, episode: Episode, kind: Kind, read: Callable[[str], Plan | None]) -> Steps[PlanRevision]:

@@ -37,6 +37,7 @@ class Mix:
     depths: tuple[float, ...] = (0.3, 0.36, 0.24, 0.1)  # crafting, by depth from 1
     many_places: float = 0.1  # household tasks with 6 to 8 places
     recite: float = 0.0  # documents that say a recipe list again in another order: looking up, many times a row
+    recite_lines: int = 7  # the most lines in such a list
 
 
 def sample_task(rng: random.Random, mix: Mix) -> Task:
@@ -125,7 +126,8 @@ class DemoPlanner:
         left = [s for s in full.steps if s.description.removeprefix("make ") in top]
         ids = {s.id: i + 1 for i, s in enumerate(left)}
         steps = tuple(
-            PlanStep(id=ids[s.id], description=s.description, after=tuple(ids[a] for a in s.after if a in ids)) for s in left
+            PlanStep(id=ids[s.id], description=s.description, after=tuple(ids[a] for a in s.after if a in ids))
+            for s in left
         )
         need = ", ".join(s.description.removeprefix("make ") for s in reversed(left))
         return Plan(goal=full.goal, steps=steps, rationale=f"Need {need}")
@@ -189,9 +191,10 @@ class DemoExecutor:
         return f"go to {listed[(listed.index(place) + 1) % len(listed)] if env.at == place and place in listed else listed[0]}"
 
 
-def recital(rng: random.Random) -> Episode:
-    """A recipe list, and the same recipes again in another order."""
-    task = Task(env="crafting", params={"seed": rng.randrange(2**40), "depth": 2, "width": 3, "distractors": 4})
+def recital(rng: random.Random, most: int) -> Episode:
+    """A recipe list of 2 to ``most`` lines, and the same recipes again in another order."""
+    knobs = {"depth": 1, "width": 2 if most < 4 else 3, "distractors": rng.randint(1, most - 1)}
+    task = Task(env="crafting", params={"seed": rng.randrange(2**40), **knobs})
     lines = make_env(task).reset(task).splitlines()[1:-1]
     episode = Episode(task, "\n".join(lines))
     conversation = episode.conversation("planner")
@@ -205,7 +208,7 @@ def demonstrate(seed: int, mix: Mix, task: Task | None = None) -> Episode:
     """One demonstration, decided by its seed alone."""
     rng = random.Random(seed)
     if task is None and rng.random() < mix.recite:
-        return recital(rng)
+        return recital(rng, mix.recite_lines)
     task = task or sample_task(rng, mix)
     env = make_env(task)
     assert isinstance(env, Crafting | Household)

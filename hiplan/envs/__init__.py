@@ -1,6 +1,6 @@
 """Embedded environments: ``crafting`` and ``household``; ``make_env(task)`` builds by ``task.env``."""
 
-from hiplan.env import Environment, EnvFactory
+from hiplan.env import EnvFactory, Environment
 from hiplan.envs.crafting import Crafting
 from hiplan.envs.household import Household
 from hiplan.errors import TaskError

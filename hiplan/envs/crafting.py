@@ -24,12 +24,13 @@ from hiplan.plan import Plan, PlanStep, StepStatus
 from hiplan.task import StepResult, Task
 
 ITEMS = (
-    "arrow axe bag barrel beam bell belt board boat bolt book boot bow bowl box brick broom brush bucket candle cart chain "
-    "chair chest clay cloth coal coat coin cord crate crown cup dagger door drum dust fence flag flute frame gear glass glove "
-    "gold hammer handle hat helmet hinge hook horn iron jar key kite knife ladder lamp leaf leather lens lever lock log loom mask "
-    "mat mirror nail needle net oar oil paint paper pearl pin pipe plank plate pole pot quill reed ring rod rope ruby sack sail salt sand "
-    "saw seed shell shield shoe silk silver slate spear spool spoon spring stamp steel stone string sword table tent thread tile tin torch "
-    "tower tray vase wagon wax wheel whip wick wing wire wood wool yarn"
+    "arrow axe bag barrel beam bell belt board boat bolt book boot bow bowl box brick broom brush bucket candle "
+    "cart chain chair chest clay cloth coal coat coin cord crate crown cup dagger door drum dust fence flag flute "
+    "frame gear glass glove gold hammer handle hat helmet hinge hook horn iron jar key kite knife ladder lamp leaf "
+    "leather lens lever lock log loom mask mat mirror nail needle net oar oil paint paper pearl pin pipe plank "
+    "plate pole pot quill reed ring rod rope ruby sack sail salt sand saw seed shell shield shoe silk silver slate "
+    "spear spool spoon spring stamp steel stone string sword table tent thread tile tin torch tower tray vase wagon "
+    "wax wheel whip wick wing wire wood wool yarn"
 ).split()
 
 _AMOUNT = re.compile(r"^(?:([0-9]{1,4}) )?([a-z][a-z ]*)$")

@@ -26,7 +26,8 @@ FLAT = ("bed", "bench", "desk", "rack", "shelf", "sofa", "stool", "table")
 TOOLS = {"clean": "sink", "heat": "oven", "cool": "fridge"}
 DONE_WORD = {"clean": "clean", "heat": "hot", "cool": "cool"}
 OBJECTS = (
-    "apple bottle bowl bread cup egg fork glass kettle knife lemon mug onion orange pan pear plate plum pot potato spoon tomato"
+    "apple bottle bowl bread cup egg fork glass kettle knife lemon mug onion orange pan "
+    "pear plate plum pot potato spoon tomato"
 ).split()
 ROOMS = ("kitchen", "hall", "bedroom", "study")
 

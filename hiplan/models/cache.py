@@ -27,7 +27,9 @@ class BatchCache(Cache):
         self.positions = torch.zeros(0, 0, dtype=torch.long)
         self.seen = 0
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """Write the new states, (B, H, T, D), and return all that is seen so far, (B, H, seen, D)."""
         rows = torch.arange(len(key_states), device=key_states.device)[:, None]
         self.keys[layer_idx][rows, :, self.positions] = key_states.transpose(1, 2)

@@ -48,7 +48,7 @@ class LocalModel:
         self.weights, self.tokenizer, self.prompts = weights, tokenizer, prompts
         self.codec = ChatCodec(tokenizer)
         self.usage = Usage()
-        config = weights.model.get_base_model().config
+        config: Any = weights.model.get_base_model().config
         self.window = int(config.max_position_embeddings)
         self._layers = int(config.num_hidden_layers)
         self._heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
@@ -72,7 +72,9 @@ class LocalModel:
             base = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"the model folder {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+            raise ConfigError(
+                f"the model folder {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}"
+            ) from None
         about = folder / "hiplan.json"
         style = json.loads(about.read_text()).get("prompts", "full") if about.is_file() else "full"
         roles = RoleWeights(base, weights, lora, seed)
@@ -104,7 +106,10 @@ class LocalModel:
         out = [Completion("", prompt_ids=tuple(prompt), finish="window") for prompt in prompts]
         if fits:
             picked = _Batch(
-                [requests[i] for i in fits], [news[i] for i in fits], [slots[i] for i in fits], [limits[i] for i in fits]
+                [requests[i] for i in fits],
+                [news[i] for i in fits],
+                [slots[i] for i in fits],
+                [limits[i] for i in fits],
             )
             sampled = self._sample(model, store, picked)
             for i, (ids, logprobs) in zip(fits, sampled, strict=True):
@@ -143,7 +148,9 @@ class LocalModel:
         lengths = lengths + counts
         self.usage.processed += int(counts.sum())
 
-        uniform = np.stack([np.random.Generator(np.random.Philox(r.seed)).random(max(batch.limits)) for r in batch.requests])
+        uniform = np.stack(
+            [np.random.Generator(np.random.Philox(r.seed)).random(max(batch.limits)) for r in batch.requests]
+        )
         uniforms = torch.from_numpy(uniform).to(device)  # (B, longest limit)
         temperature = torch.tensor([r.decoding.temperature for r in batch.requests], device=device)
         limits = torch.tensor(batch.limits, device=device)
@@ -180,15 +187,15 @@ class LocalModel:
         padding = positions == trash
         columns = torch.arange(seen, device=ids.device)
         mask = columns <= positions.masked_fill(padding, 0)[:, :, None]  # (B, T, seen)
-        out = model(
+        logits: Tensor = model(
             input_ids=ids,
             attention_mask=mask[:, None],
             position_ids=positions.masked_fill(padding, 0),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-        )
-        return out.logits[:, -1].float()  # type: ignore[no-any-return]
+        ).logits
+        return logits[:, -1].float()
 
     def _store(self, role: Role) -> KVStore:
         """The role's cache; emptied when its weights have changed."""
@@ -228,7 +235,7 @@ def find_model(name: str) -> Path:
     for folder in (Path(name), shipped):
         if (folder / "config.json").is_file():
             return folder
-    assets = sorted(p.name for p in shipped.parent.iterdir() if p.is_dir()) if shipped.parent.is_dir() else []
+    assets = sorted(p.parent.name for p in shipped.parent.glob("*/config.json")) if shipped.parent.is_dir() else []
     raise ConfigError(
         f"no model at {name!r}; expected a folder with config.json and weights, or one of {', '.join(assets)} "
         "(nothing is downloaded)"

@@ -35,7 +35,7 @@ class LoraSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: int = Field(default=32, ge=1)
     targets: str | tuple[str, ...] = "all-linear"
 
 
@@ -45,17 +45,17 @@ class RoleWeights:
     ``base`` is taken over: its linear layers are wrapped. ``seed`` fixes the adapters' start.
     """
 
-    def __init__(self, base: nn.Module, mode: WeightMode = "split", lora: LoraSettings | None = None, seed: int = 0):
+    def __init__(self, base: Any, mode: WeightMode = "split", lora: LoraSettings | None = None, seed: int = 0):
         self.mode, self.lora = mode, lora or LoraSettings()
         self._twins: dict[str, tuple[tuple[int, ...], nn.Module]] = {}
         self._plain = copy.deepcopy(base).eval().requires_grad_(False)
         self.adapter: dict[Role, str] = {role: "joint" if mode == "joint" else role for role in ROLES}
         targets = self.lora.targets if isinstance(self.lora.targets, str) else list(self.lora.targets)
-        config = LoraConfig(r=self.lora.rank, lora_alpha=self.lora.alpha, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
+        config = LoraConfig(r=self.lora.rank, lora_alpha=self.lora.alpha, target_modules=targets)
         first, *rest = dict.fromkeys(self.adapter.values())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model: PeftModel = get_peft_model(base, config, adapter_name=first)  # type: ignore[arg-type]
+            self.model: PeftModel = get_peft_model(base, config, adapter_name=first)
             for name in rest:
                 self.model.add_adapter(name, config)
         self.model.eval()
@@ -77,16 +77,17 @@ class RoleWeights:
     @contextmanager
     def acting_as(self, role: Role) -> Iterator[PeftModel]:
         """The model with the role's adapter active; what was active before is restored."""
+        tuner: Any = self.model.base_model  # PEFT's own class, reached through torch's untyped attributes
         active = list(self.model.active_adapters)
         flags = [(p, p.requires_grad) for p in self.model.parameters()]
-        self.model.base_model.set_adapter(self.adapter[role])
+        tuner.set_adapter(self.adapter[role])
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
         try:
             yield self.model
         finally:
             flags = [(p, p.requires_grad) for p in self.model.parameters()]
-            self.model.base_model.set_adapter(active)
+            tuner.set_adapter(active)
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
 
@@ -107,18 +108,18 @@ class RoleWeights:
 
     def snapshot(self, role: Role) -> nn.Module:
         """A merged copy as the role is now, for a KL anchor or to measure drift."""
-        twin = copy.deepcopy(self._plain)
+        twin: nn.Module = copy.deepcopy(self._plain)
         self._merge_into(twin, self.adapter[role])
         return twin
 
     @torch.no_grad()
     def _merge_into(self, twin: nn.Module, adapter: str) -> None:
-        plain = dict(self._plain.named_modules())
-        into = dict(twin.named_modules())
-        for name, layer in self.model.get_base_model().named_modules():
+        plain, into = dict(self._plain.named_parameters()), dict(twin.named_parameters())
+        layers: Any = self.model.get_base_model().named_modules()
+        for name, layer in layers:
             if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
-                delta: Tensor = layer.get_delta_weight(adapter)  # type: ignore[operator]
-                into[name].weight.copy_(plain[name].weight + delta)  # type: ignore[union-attr, operator, arg-type]
+                delta: Tensor = layer.get_delta_weight(adapter)  # type: ignore[attr-defined]
+                into[f"{name}.weight"].copy_(plain[f"{name}.weight"] + delta)
 
     # -- on disk -----------------------------------------------------------------------------
 

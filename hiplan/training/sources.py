@@ -52,7 +52,7 @@ def hindsight(
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
         jobs = [Job(t, planner, executor, derive_seed(seed, "hindsight", t.id, k)) for t in tasks for k in range(tries)]
         episodes = rollout(jobs, model, make_env, decoding, limits=limits)
-        plans = []
+        plans: list[PlannerProtocol | None] = []
         for i in range(len(tasks)):
             good = [e.plan for e in episodes[i * tries : (i + 1) * tries] if e.success and e.plan is not None]
             plans.append(FixedPlanner(good[0]) if good else None)

@@ -328,7 +328,9 @@ class ProgressiveTrainer:
             for i, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{role}.{i}.{key}": torch.as_tensor(value) for key, value in moments.items()}
         state = {"cursor": vars(self.cursor), "metrics": self.metrics.length, "seed": self.seed}
-        checkpoint.save_state(self.folder / "checkpoints" / f"{self.cursor.total:06d}-{self.cursor.stage}", tensors, state)
+        checkpoint.save_state(
+            self.folder / "checkpoints" / f"{self.cursor.total:06d}-{self.cursor.stage}", tensors, state
+        )
         checkpoint.prune(self.folder / "checkpoints", keep=2)
 
     def _resume(self, folder: Path) -> int:
@@ -342,7 +344,7 @@ class ProgressiveTrainer:
         self.cursor = Cursor(**state["cursor"])
         self._start = pick["start"]
         self.model.weights.load_state(pick["adapter"])
-        if 0 < self.cursor.iteration:
+        if self.cursor.iteration > 0:
             stage = self.config.stages[self.cursor.stage]
             self._set_up(stage)
             for role, optimizer in self.optimizers.items():
