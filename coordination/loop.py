@@ -18,7 +18,7 @@ from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners import PlannerProtocol
 from hiplan.requests import Act, Acted, Ask, Consult, PlanReady, Steps
 from hiplan.task import StepResult, Task
-from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn
+from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn, Verdict
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ def adaplan(
             reward=result.reward,
             refused=result.refused,
             verdict=verdict,
-            step=tracker.served if verdict is not None else None,
+            step=tracker.served if verdict is not Verdict.OFF_PLAN else None,
             state_key=state_key,
         )
         episode.turns.append(turn)
-        yield Acted(turn, episode)
         episode.stop = _stop(episode, result, limits)
+        yield Acted(turn, episode)
         if episode.stop is None and (reason := policy(tracker, episode)):
             revision = yield from planner.revise(episode, reason, tuple(sorted(tracker.done)))
             plan = yield from _take_effect(episode, revision, reason)
@@ -86,13 +86,18 @@ def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason 
     if plan is None and reason is not None:
         plan, kept = current, True
     elif plan is not None:
-        plan = plan.model_copy(update={"revision": sum(not r.kept and r.plan is not None for r in episode.plans)})
+        plan = _numbered(plan, episode)
     record = PlanRecord(turn, plan, reason, kept, revision.reason)
     edited = yield PlanReady(record, episode)
-    if isinstance(edited, Plan):
-        record = PlanRecord(turn, edited, reason)
+    if isinstance(edited, Plan) and edited != record.plan:
+        record = PlanRecord(turn, _numbered(edited, episode), reason)
     episode.plans.append(record)
     return record.plan
+
+
+def _numbered(plan: Plan, episode: Episode) -> Plan:
+    """The plan as the episode's next revision."""
+    return plan.model_copy(update={"revision": sum(not r.kept and r.plan is not None for r in episode.plans)})
 
 
 def _stop(episode: Episode, result: StepResult, limits: Limits) -> StopReason | None:

@@ -19,7 +19,7 @@ def never(tracker: Tracker, episode: Episode) -> ReplanReason | None:
 def idle_turns(episode: Episode) -> int:
     """How many of the last actions in a row had no effect: refused, or the state stayed as it was."""
     idle = 0
-    for turn, before in zip(reversed(episode.turns), [*reversed(episode.turns[:-1]), None], strict=True):
+    for turn, before in zip(reversed(episode.turns), [*reversed(episode.turns[:-1]), None], strict=False):
         same = before is not None and turn.state_key != "" and turn.state_key == before.state_key
         if not (turn.refused or same):
             break

@@ -6,6 +6,6 @@ An executor is anything with ``act(episode)``, a generator that asks its driver 
 
 from hiplan.executors.base import ExecutorProtocol
 from hiplan.executors.llm import Executor
-from hiplan.executors.simple import OracleExecutor, ScriptedExecutor
+from hiplan.executors.simple import OracleExecutor, ScriptedExecutor, WrittenExecutor
 
-__all__ = ["Executor", "ExecutorProtocol", "OracleExecutor", "ScriptedExecutor"]
+__all__ = ["Executor", "ExecutorProtocol", "OracleExecutor", "ScriptedExecutor", "WrittenExecutor"]

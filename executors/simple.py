@@ -1,9 +1,11 @@
-"""Executors without a model: the environment's oracle, and a script."""
+"""Executors without a model: the environment's oracle, a script; and one that writes another's actions down."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from hiplan.executors.base import ExecutorProtocol
+from hiplan.prompts import FULL, Prompts
 from hiplan.requests import Consult, Steps
 from hiplan.trace import Episode
 
@@ -26,3 +28,19 @@ class ScriptedExecutor:
     def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
         return self._script(episode, ready)
         yield
+
+
+class WrittenExecutor:
+    """Another executor's actions, written into the conversation as a model with ``prompts`` would: demonstrations."""
+
+    def __init__(self, executor: ExecutorProtocol, prompts: Prompts = FULL) -> None:
+        self._executor, self.prompts = executor, prompts
+
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+        action = yield from self._executor.act(episode, ready)
+        turn, conversation = len(episode.turns), episode.conversation("executor")
+        if not conversation.segments:
+            conversation.ask(self.prompts.executor_system, turn, author="system")
+        conversation.ask(self.prompts.act(episode), turn)
+        conversation.answer(self.prompts.render_action(action), "action", turn)
+        return action

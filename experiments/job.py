@@ -23,7 +23,7 @@ from experiments.settings import RunConfig
 from hiplan.coordination import Limits
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
-from hiplan.evaluation import DECODINGS, Cell, EvalResult, Panel, evaluate, fresh_panel, shipped_panel, train_mix
+from hiplan.evaluation import TEMPERATURES, Cell, EvalResult, Panel, evaluate, fresh_panel, shipped_panel, train_mix
 from hiplan.evaluation.panels import PanelName
 from hiplan.executors import Executor
 from hiplan.models.local import LocalModel
@@ -48,9 +48,9 @@ class Job:
     def __init__(self, config: RunConfig, out: Path, console: Console) -> None:
         torch.set_num_threads(config.threads)
         self.config, self.out, self.console = config, out, console
-        out.mkdir(parents=True, exist_ok=True)
         self.panels = panels(config)
         self.model = load(config)
+        out.mkdir(parents=True, exist_ok=True)
         self.trainer = ProgressiveTrainer(
             self.model, train_mix(config.env), make_env, config.train, config.seed, out,
             on_iteration=self._show_iteration, on_stage_end=self._end_stage,
@@ -75,11 +75,11 @@ class Job:
         """Best decoding on dev for each agent, then that one on the train and held-out panels."""
         self._say(f"{stage}: measuring with plans and without")
         dev = self.panels["dev"].tasks
-        tried = [(agent, name) for agent in AGENTS for name in DECODINGS]
+        tried = [(agent, name) for agent in AGENTS for name in TEMPERATURES]
         results = dict(zip(tried, self._evaluate([(a, d, "dev") for a, d in tried]), strict=True))
         for (agent, name), result in results.items():
             self._record(stage, agent, name, "dev", result)
-        best = {a: max(DECODINGS, key=lambda d: results[a, d].success) for a in AGENTS}  # first of equals
+        best = {a: max(TEMPERATURES, key=lambda d: results[a, d].success) for a in AGENTS}  # first of equals
         cells = [(agent, best[agent], panel) for agent in AGENTS for panel in ("train", "heldout")]
         for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
             self._record(stage, agent, name, panel, result)
@@ -89,12 +89,15 @@ class Job:
 
     def _evaluate(self, cells: list[tuple[str, str, str]]) -> list[EvalResult]:
         planner: dict[str, PlannerProtocol] = {"plan": Planner(self.model.prompts), "none": NoPlanner()}
-        executor = Executor(self.model.prompts)
+        executor, decode = Executor(self.model.prompts), self.config.train.decoding
         return evaluate(
             self.model,
-            [Cell(self.panels[panel].tasks, planner[agent], executor, DECODINGS[d]) for agent, d, panel in cells],
+            [
+                Cell(self.panels[panel].tasks, planner[agent], executor, decode(TEMPERATURES[d]))
+                for agent, d, panel in cells
+            ],
             make_env,
-            limits=Limits(turns=self.config.train.turns),
+            limits=Limits(turns=self.config.eval_turns),
         )
 
     def _record(self, stage: str, agent: str, decoding: str, panel: str, result: EvalResult) -> None:

@@ -12,14 +12,14 @@ from rich.console import Console
 from experiments.job import AGENTS, PANELS, panels
 from experiments.settings import check
 from hiplan.agent import Agent
+from hiplan.coordination import Limits
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
-from hiplan.evaluation import DECODINGS, Cell, evaluate
+from hiplan.evaluation import TEMPERATURES, Cell, evaluate
 from hiplan.evaluation.panels import EnvName
 from hiplan.executors import Executor
 from hiplan.loading import load_model
-from hiplan.model import Decoding
-from hiplan.planners import NoPlanner, Planner
+from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.report.tables import results_table
 from hiplan.report.transcript import print_transcript
 
@@ -37,25 +37,27 @@ def measure(
     """Print one table for the checkpoint; with ``best`` the decoding is chosen on the dev panel."""
     if panel not in (*PANELS, "all"):
         raise ConfigError(f"no panel is called {panel!r}; expected one of {', '.join(PANELS)} or all")
-    if decoding not in (*DECODINGS, "best"):
-        raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(DECODINGS)} or best")
+    if decoding not in (*TEMPERATURES, "best"):
+        raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)} or best")
     model = load_model(checkpoint=checkpoint)
     trained_on = json.loads((checkpoint / "stage.json").read_text())["about"].get("env", "mixed")
     config = check({"env": env or trained_on, "panel_seed": panel_seed, "panel_tasks": tasks, "threads": threads})
     torch.set_num_threads(config.threads)
     known = panels(config)
-    planner = {"plan": Planner(model.prompts), "none": NoPlanner()}
-    executor = Executor(model.prompts)
+    planner: dict[str, PlannerProtocol] = {"plan": Planner(model.prompts), "none": NoPlanner()}
+    executor, limits = Executor(model.prompts), Limits(turns=config.eval_turns)
     rows: list[dict[str, Any]] = []
 
     def run(wanted: list[tuple[str, str, str]]) -> None:
-        cells = [Cell(known[p].tasks, planner[a], executor, DECODINGS[d]) for a, d, p in wanted]
-        for (a, d, p), result in zip(wanted, evaluate(model, cells, make_env), strict=True):
+        cells = [
+            Cell(known[p].tasks, planner[a], executor, config.train.decoding(TEMPERATURES[d])) for a, d, p in wanted
+        ]
+        for (a, d, p), result in zip(wanted, evaluate(model, cells, make_env, limits=limits), strict=True):
             low, high = result.interval
             row = {"kind": "eval", "stage": checkpoint.name, "iteration": 0, "panel": p, "agent": a, "decoding": d}
             rows.append(row | {"success": result.success, "low": low, "high": high, "n": len(result.episodes)})
 
-    names = list(DECODINGS) if decoding == "best" else [decoding]
+    names = list(TEMPERATURES) if decoding == "best" else [decoding]
     run([(a, d, "dev") for a in AGENTS for d in names])
     best = {a: max((r for r in rows if r["agent"] == a), key=lambda r: r["success"])["decoding"] for a in AGENTS}
     run([(a, best[a], p) for a in AGENTS for p in PANELS if p != "dev" and panel in (p, "all")])
@@ -79,5 +81,5 @@ def play_one(
         raise ConfigError(f"the panel has no task {index}; expected 0 to {len(tasks) - 1}")
     if temperature < 0:
         raise ConfigError(f"the temperature must be at least 0, got {temperature}")
-    agent = Agent(load_model(checkpoint=checkpoint), decoding=Decoding(temperature))
+    agent = Agent(load_model(checkpoint=checkpoint), decoding=check({}).train.decoding(temperature))
     print_transcript(agent.run(tasks[index], seed), console)

@@ -17,7 +17,8 @@ class RunConfig(BaseModel):
     """One run of ``experiments/run.py``.
 
     ``model``: a shipped asset or a folder. ``env``: which embedded tasks. ``panel_seed``: make fresh panels
-    instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``threads``: torch's.
+    instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``eval_turns``: actions per
+    measured episode. ``threads``: torch's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +28,7 @@ class RunConfig(BaseModel):
     seed: int = 0
     panel_seed: int | None = None
     panel_tasks: int | None = Field(default=None, ge=2)
+    eval_turns: int = Field(default=30, ge=1)
     threads: int = Field(default=2, ge=1)
     weights: WeightsConfig = WeightsConfig()
     train: TrainConfig = TrainConfig()

@@ -97,7 +97,8 @@ def one(run: list[dict[str, Any]], stage: str, agent: str, panel: str) -> float:
 def line(label: str, panel: str, values: list[float], base: list[float] | None, steps: float, columns: int) -> str:
     cells = [f"{v:.0%}" for v in values] + ["–"] * (columns - len(values))
     gain = "–" if base is None else interval([v - b for v, b in zip(values, base, strict=True)])
-    return f"| {label} | {panel} | {' | '.join(cells)} | {fmean(values):.0%} | {gain} | {f'{steps:,.0f}' if steps else '0'} |"
+    row = [label, panel, *cells, f"{fmean(values):.0%}", gain, f"{steps:,.0f}"]
+    return f"| {' | '.join(row)} |"
 
 
 def interval(gains: list[float]) -> str:

@@ -6,24 +6,27 @@ Both run the very loop that training runs (``hiplan.coordination.adaplan``).
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from hiplan.coordination import Limits, ReplanPolicy, adaplan
 from hiplan.env import EnvFactory, Environment
+from hiplan.errors import UserError
 from hiplan.executors import Executor, ExecutorProtocol
 from hiplan.model import Decoding, Model, Request, derive_seed
 from hiplan.plan import Plan
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import FULL
 from hiplan.requests import Acted, Ask, Generate, PlanReady
-from hiplan.rollout import answer_locally
+from hiplan.rollout import answer_locally, describe, engine
 from hiplan.task import Task
 from hiplan.trace import Episode, StopReason
 
 Event = PlanReady | Acted
+T = TypeVar("T")
 Approve = Callable[[PlanReady], Plan | Awaitable[Plan | None] | None]
 
 
@@ -46,23 +49,26 @@ class Agent:
     approve: Approve | None = None
 
     def run(self, task: Task, seed: int = 0) -> Episode:
-        """Play one task to its end. Raises ``TaskError`` for a task that cannot be built."""
+        """Play one task to its end.
+
+        Raises ``TaskError`` for a task that cannot be built, ``EnvironmentFault`` where the environment fails.
+        """
         for event in (stream := self.stream(task, seed)):
             del event
         return stream.episode
 
     def stream(self, task: Task, seed: int = 0) -> Stream:
-        """Events as they happen; afterwards ``stream.episode`` holds the record."""
+        """Events as they happen; afterwards, also after an error, ``stream.episode`` holds the record."""
         return Stream(self, task, seed)
 
     async def astream(self, task: Task, seed: int = 0) -> AsyncIterator[Event]:
         """Events as they happen, without blocking the event loop: model and environment run in threads.
 
-        Leaving the iteration early cancels the episode and closes its environment.
+        Leaving the iteration early cancels the episode and closes its environment. Every event holds the episode.
         """
-        env = self._env(task)
+        env, episode = self._env(task), Episode(task, "")
         try:
-            loop = self._loop(task, await asyncio.to_thread(env.reset, task))
+            loop = self._loop(task, await _in_thread(_reset, env, task))
             asked = 0
             answer: Any = None
             while True:
@@ -76,21 +82,24 @@ class Agent:
                     request = self._request(ask, seed, asked)
                     answer = (await asyncio.to_thread(self.model.complete, [request]))[0]
                 elif isinstance(ask, PlanReady | Acted):
+                    episode = ask.episode
                     yield ask
                     answer = self._approved(ask)
                     if inspect.isawaitable(answer):
                         answer = await answer
                 else:
-                    answer = await asyncio.to_thread(answer_locally, ask, env)
+                    answer = await _in_thread(answer_locally, ask, env)
+        except BaseException as error:
+            _ended_by(error, episode)
+            raise
         finally:
             env.close()
 
     def _env(self, task: Task) -> Environment:
-        if self.make_env is not None:
-            return self.make_env(task)
         from hiplan.envs import make_env
 
-        return make_env(task)
+        with engine("building the environment"):
+            return (self.make_env or make_env)(task)
 
     def _loop(self, task: Task, observation: str) -> Generator[Ask, Any, Episode]:
         prompts = getattr(self.model, "prompts", FULL)
@@ -116,16 +125,15 @@ class Stream:
         return self._events
 
     def close(self) -> None:
-        """Cancel the episode."""
+        """Cancel the episode and close its environment."""
         self._events.close()
-        if self.episode.stop is None:
-            self.episode.stop = StopReason.CANCELLED
+        _ended_by(GeneratorExit(), self.episode)
 
     def _play(self) -> Generator[Event, None, None]:
         agent, task = self._agent, self.episode.task
         env = agent._env(task)
         try:
-            loop = agent._loop(task, env.reset(task))
+            loop = agent._loop(task, _reset(env, task))
             asked = 0
             answer: Any = None
             while True:
@@ -142,7 +150,37 @@ class Stream:
                     self.episode = ask.episode
                     yield ask
                     answer = agent._approved(ask)
+                    if inspect.iscoroutine(answer):
+                        answer.close()
+                        raise UserError("approve is a coroutine function, which only astream awaits; use a plain one")
                 else:
                     answer = answer_locally(ask, env)
+        except BaseException as error:
+            _ended_by(error, self.episode)
+            raise
         finally:
             env.close()
+
+
+def _reset(env: Environment, task: Task) -> str:
+    with engine("reset"):
+        return env.reset(task)
+
+
+def _ended_by(error: BaseException, episode: Episode) -> None:
+    """Record why an episode broke off; one that had ended stays as it is."""
+    if episode.stop is None:
+        failed = isinstance(error, Exception)  # not so where a person or the event loop cancels
+        episode.stop = StopReason.FAULT if failed else StopReason.CANCELLED
+        episode.error = describe(error) if failed else ""
+
+
+async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """Like ``asyncio.to_thread``, but a cancelled call is waited for: nobody may close an environment in use."""
+    context = contextvars.copy_context()
+    work = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(call, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise

@@ -6,6 +6,8 @@ Numbered text (PilotRL's, with ``after`` marks for dependencies)::
     1. make plank
     2. make door after 1
 
+A step that itself ends like a mark is written with an empty one: ``3. wait after 2 after none``.
+
 Both parsers take any string. What they cannot read raises ``PlanFormatError`` whose message tells
 the *author of the text*, usually a model, what to mend.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -22,9 +24,9 @@ from pydantic import ValidationError
 from hiplan.errors import PlanFormatError
 from hiplan.plan import MAX_STEPS, Plan, PlanStep
 
-_STEP = re.compile(r"^[ \t]*([0-9]{1,6})[.)][ \t]+(\S.*?)[ \t]*$")
+_STEP = re.compile(r"^[ \t]*([0-9]{1,6})[.)][ \t]+(\S.*)$")
 _NUMBERED = re.compile(r"^[ \t]*[0-9]{1,6}[.)]")
-_AFTER = re.compile(r"^(.*?\S)[ \t]+\(?after[ \t]+([0-9]{1,6}(?:[ \t]*,[ \t]*[0-9]{1,6}){0,99})\)?[.]?$")
+_AFTER = re.compile(r"^(.*?\S)[ \t]+\(?after[ \t]+(none|[0-9]{1,6}(?:[ \t]*,[ \t]*[0-9]{1,6})*)\)?[.]?$")
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,12 @@ def parse_numbered(text: str) -> Plan:
     for line in text.splitlines():
         match = _STEP.match(line)
         if match:
-            raw.append((int(match[1]), [match[2]]))
+            raw.append((int(match[1]), [match[2].strip()]))
         elif _NUMBERED.match(line):
-            raise PlanFormatError(f"the line {line.strip()[:40]!r} has a number but no step; write what to do after it")
+            shown = line.strip()[:40]
+            raise PlanFormatError(
+                f"the line {shown!r} has a number but no step; write the number, a space, and what to do"
+            )
         elif not line.strip():
             continue
         elif raw:
@@ -65,21 +70,21 @@ def parse_numbered(text: str) -> Plan:
         description, after = " ".join(parts), ""
         mark = _AFTER.match(description)
         if mark:
-            description, after = mark[1], mark[2]
+            description, after = mark[1], mark[2].removeprefix("none")
         steps.append({"id": number, "description": description, "after": [int(i) for i in after.split(",") if i]})
-    return _validated({"steps": steps, "rationale": "\n".join(rationale)})
+    return _validated({"steps": steps, "rationale": "\n".join(rationale)}, [number for number, _ in raw])
 
 
 def render_numbered(plan: Plan) -> str:
-    """Write a plan as numbered text, rationale first."""
-    lines = [plan.rationale] if plan.rationale else []
+    """Write a plan as numbered text, rationale first; lines of it that look like steps are quoted with ``>``."""
+    lines = [f"> {line}" if _NUMBERED.match(line) else line for line in plan.rationale.splitlines()]
     return "\n".join([*lines, *(render_step(step) for step in plan.steps)])
 
 
 def render_step(step: PlanStep) -> str:
     """One line: ``2. make door after 1``."""
-    mark = f" after {', '.join(map(str, step.after))}" if step.after else ""
-    return f"{step.id}. {' '.join(step.description.split())}{mark}"
+    after = ", ".join(map(str, step.after)) or ("none" if _AFTER.match(step.description) else "")
+    return f"{step.id}. {step.description}{after and f' after {after}'}"
 
 
 def parse_json(text: str) -> Plan:
@@ -99,12 +104,16 @@ def render_json(plan: Plan) -> str:
     return plan.model_dump_json(exclude_defaults=True)
 
 
-def _validated(data: object) -> Plan:
+def _validated(data: object, numbers: Sequence[int] = ()) -> Plan:
+    """``numbers``: what the text calls its steps, to name them in the message; without, their place in the data."""
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
+        if numbers and len(first["loc"]) > 2:
+            _, position, field, *_ = first["loc"]
+            place = f"step {numbers[int(position)]}, {'number' if field == 'id' else field}"
         message = first["msg"].removeprefix("Value error, ")
         raise PlanFormatError(f"{place}: {message}" if place else message) from None
     except RecursionError:

@@ -12,15 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from hiplan.errors import UserError
 from hiplan.trace import Conversation, Role
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to sample. ``temperature`` 0 is greedy. ``max_tokens`` bounds one answer."""
+    """How to sample. ``temperature`` 0 is greedy. ``plan_tokens`` and ``action_tokens`` bound one answer."""
 
     temperature: float = 1.0
-    max_tokens: int = 96
+    plan_tokens: int = 512
+    action_tokens: int = 256
+
+    def limit(self, role: Role) -> int:
+        """The most tokens of one answer by that role."""
+        return self.plan_tokens if role == "planner" else self.action_tokens
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ class Model(Protocol):
 class ScriptedModel:
     """A model that says what a script says: a list of texts, or a function of the conversation.
 
-    A real implementation of the protocol for tests, examples and demonstrations.
+    A real implementation of the protocol for tests, examples and demonstrations. Raises ``UserError`` when a
+    list is used up.
     """
 
     def __init__(self, script: Iterable[str] | Callable[[Conversation], str]) -> None:
@@ -73,7 +80,17 @@ class ScriptedModel:
             self._say = script
         else:
             lines = iter(script)
-            self._say = lambda conversation: next(lines)
+
+            def say(conversation: Conversation) -> str:
+                for line in lines:
+                    return line
+                asked = conversation.segments[-1].text
+                raise UserError(
+                    f"the script has no text left for the {conversation.role}, who was asked {asked[-80:]!r}; "
+                    "give ScriptedModel one text per request, or a function of the conversation"
+                )
+
+            self._say = say
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         return [Completion(self._say(request.conversation)) for request in requests]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_STEPS = 1000
 MAX_STEP_CHARS = 500
@@ -46,7 +46,8 @@ class ReplanReason(BaseModel):
 class PlanStep(BaseModel):
     """One step of a plan.
 
-    ``id`` is what the planner numbered it; ``after`` holds the ids of the steps it depends on.
+    ``id`` is what the planner numbered it; ``after`` holds the ids of the steps it depends on. The description
+    is one line: runs of white space become one space.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,11 @@ class PlanStep(BaseModel):
     id: StepId
     description: str = Field(min_length=1, max_length=MAX_STEP_CHARS)
     after: tuple[StepId, ...] = ()
+
+    @field_validator("description", mode="before")
+    @classmethod
+    def _one_line(cls, value: object) -> object:
+        return " ".join(value.split()) if isinstance(value, str) else value
 
 
 class Plan(BaseModel):

@@ -19,7 +19,10 @@ KEEP = "keep"
 
 @dataclass(frozen=True)
 class Prompts:
-    """The texts of both roles. ``revise`` gets the ids of the steps that are done."""
+    """The texts of both roles. ``revise`` gets the ids of the steps that are done.
+
+    ``render_action`` writes an action so that ``parse_action`` reads it again (for demonstrations).
+    """
 
     name: str
     planner_system: str
@@ -30,6 +33,7 @@ class Prompts:
     act: Callable[[Episode], str]
     parse_action: Callable[[str], str]
     format: PlanFormat = NUMBERED
+    render_action: Callable[[str], str] = str
 
 
 def parse_revision(text: str, read: Callable[[str], Plan]) -> Plan | None:
@@ -122,6 +126,7 @@ FULL = Prompts(
     ),
     act=_act,
     parse_action=after_action_mark,
+    render_action="Action: {}".format,
 )
 
 STYLES = {style.name: style for style in (BRIEF, FULL)}

@@ -7,12 +7,14 @@ error, its siblings go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hiplan.coordination import Limits, ReplanPolicy, adaplan
 from hiplan.env import EnvFactory, Environment, Oracle, PlanAware
+from hiplan.errors import EnvironmentFault, HiplanError
 from hiplan.executors import ExecutorProtocol
 from hiplan.model import Completion, Decoding, Model, Request, derive_seed
 from hiplan.planners import PlannerProtocol
@@ -47,17 +49,23 @@ def rollout(
     """
     decoding = decoding or Decoding()
     running = [_Running(job, make_env, policy, limits) for job in jobs]
-    for one in running:
-        one.start()
-    while waiting := [one for one in running if one.wants is not None]:
-        by_role = {role: [one for one in waiting if one.role == role] for role in ROLES}
-        role = max(ROLES, key=lambda r: len(by_role[r]))
-        batch = by_role[role]
-        requests = [one.request(decoding) for one in batch]
-        for one, completion in zip(batch, model.complete(requests), strict=True):
-            one.advance(completion)
+    try:
+        for one in running:
+            one.start()
             if one.wants is None and on_done:
                 on_done(one.episode)
+        while waiting := [one for one in running if one.wants is not None]:
+            by_role = {role: [one for one in waiting if one.role == role] for role in ROLES}
+            role = max(ROLES, key=lambda r: len(by_role[r]))
+            batch = by_role[role]
+            requests = [one.request(decoding) for one in batch]
+            for one, completion in zip(batch, model.complete(requests), strict=True):
+                one.advance(completion)
+                if one.wants is None and on_done:
+                    on_done(one.episode)
+    finally:  # the model may fail, or a person interrupt
+        for one in running:
+            one.close()
     return [one.episode for one in running]
 
 
@@ -84,8 +92,10 @@ class _Running:
 
     def start(self) -> None:
         try:
-            self._env = self._make(self.job.task)
-            observation = self._env.reset(self.job.task)
+            with engine("building the environment"):
+                self._env = self._make(self.job.task)
+            with engine("reset"):
+                observation = self._env.reset(self.job.task)
         except Exception as error:  # a broken task or engine must not take its siblings down
             self._fail(error)
             return
@@ -109,22 +119,51 @@ class _Running:
                 reply = answer_locally(ask, self._env)
         except StopIteration as stop:
             self.episode = stop.value
-            self._env.close()
+            self.close()
         except Exception as error:
             self._fail(error)
+
+    def close(self) -> None:
+        """Free the environment; may be called twice."""
+        env, self._env = self._env, None
+        try:
+            if env is not None:
+                with engine("close"):
+                    env.close()
+        except EnvironmentFault as error:  # what was played stands
+            self.episode.error = self.episode.error or describe(error)
 
     def _fail(self, error: Exception) -> None:
         self.wants = None
         self.episode.stop = StopReason.FAULT
-        self.episode.error = f"{type(error).__name__}: {error}"
-        if self._env is not None:
-            self._env.close()
+        self.episode.error = describe(error)
+        self.close()
+
+
+def describe(error: BaseException) -> str:
+    """An error as ``Episode.error`` keeps it."""
+    return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def engine(call: str) -> Iterator[None]:
+    """Whatever an environment raises comes out as ``EnvironmentFault``; hiplan's own errors stay what they are."""
+    try:
+        yield
+    except HiplanError:
+        raise
+    except Exception as error:
+        raise EnvironmentFault(f"{call} raised {describe(error)}") from error
 
 
 def answer_locally(ask: Ask, env: Environment) -> Any:
-    """Answer everything but ``Generate`` from the environment; events get ``None``."""
+    """Answer everything but ``Generate`` from the environment; events get ``None``.
+
+    Raises ``EnvironmentFault`` where the environment fails.
+    """
     if isinstance(ask, Act):
-        return env.step(ask.action)
+        with engine(f"step({ask.action[:80]!r})"):
+            return env.step(ask.action)
     if isinstance(ask, Consult):
         capable = {
             "oracle_plan": Oracle,
@@ -135,6 +174,7 @@ def answer_locally(ask: Ask, env: Environment) -> Any:
         }[ask.question]
         if not isinstance(env, capable):
             return None
-        method = getattr(env, ask.question)
-        return [method(*arguments) for arguments in ask.arguments]
+        with engine(ask.question):
+            method = getattr(env, ask.question)
+            return [method(*arguments) for arguments in ask.arguments]
     return None

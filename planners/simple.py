@@ -1,10 +1,12 @@
-"""Planners without a model: none (ReAct), a given plan, the environment's oracle."""
+"""Planners without a model: none (ReAct), a given plan, the oracle; and one that writes another's plans down."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from hiplan.plan import Plan, PlanRevision, ReplanReason
+from hiplan.planners.base import PlannerProtocol
+from hiplan.prompts import FULL, KEEP, Prompts
 from hiplan.requests import Consult, Steps
 from hiplan.trace import Episode
 
@@ -52,6 +54,30 @@ class OraclePlanner:
         left = tuple(step.description for step in current.steps if step.id not in done)
         same = left == tuple(step.description for step in plan.steps)
         return PlanRevision(plan=None if same else plan)
+
+
+class WrittenPlanner:
+    """Another planner's plans, written into the conversation as a model with ``prompts`` would: demonstrations."""
+
+    def __init__(self, planner: PlannerProtocol, prompts: Prompts = FULL) -> None:
+        self._planner, self.prompts = planner, prompts
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        revision = yield from self._planner.plan(episode)
+        if revision.plan is not None:
+            conversation = episode.conversation("planner")
+            conversation.ask(self.prompts.planner_system, 0, author="system")
+            conversation.ask(self.prompts.plan(episode), 0)
+            conversation.answer(self.prompts.format.render(revision.plan), "plan", 0)
+        return revision
+
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+        revision = yield from self._planner.revise(episode, reason, done)
+        turn, conversation = len(episode.turns), episode.conversation("planner")
+        conversation.ask(self.prompts.revise(episode, reason, done), turn)
+        text = KEEP if revision.plan is None else self.prompts.format.render(revision.plan)
+        conversation.answer(text, "revision", turn)
+        return revision
 
 
 def renumber(plan: Plan, previous: Plan, done: Collection[int] = ()) -> Plan:

@@ -188,7 +188,8 @@ class DemoExecutor:
         if env.at == place and place not in env.open:
             return f"open {place}"
         listed = [p for p in env.all_places if p in env.places][: self.circle + 1]
-        return f"go to {listed[(listed.index(place) + 1) % len(listed)] if env.at == place and place in listed else listed[0]}"
+        known = env.at == place and place in listed
+        return f"go to {listed[(listed.index(place) + 1) % len(listed)] if known else listed[0]}"
 
 
 def recital(rng: random.Random, most: int) -> Episode:

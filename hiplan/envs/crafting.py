@@ -202,21 +202,23 @@ class Crafting:
         """Whether the asked ingredients meet the recipe's, one for one in any order."""
         if len(dict(asked.needs)) != len(asked.needs) or len(asked.needs) != len(recipe.needs):
             return False
-        left = list(recipe.needs)
-        for item, count in asked.needs:
-            match = next((n for n in left if n[1] == count and self._meets(item, n[0])), None)
-            if match is None:
-                return False
-            left.remove(match)
-        return True
+
+        def fit(asked: tuple[tuple[str, int], ...], left: tuple[tuple[str, int], ...]) -> bool:
+            if not asked:
+                return True
+            (item, count), *rest = asked
+            fitting = [i for i, need in enumerate(left) if need[1] == count and self._meets(item, need[0])]
+            return any(fit(tuple(rest), left[:i] + left[i + 1 :]) for i in fitting)
+
+        return fit(asked.needs, recipe.needs)
 
     def _meets(self, item: str, ingredient: str) -> bool:
         return item == ingredient or item in self._kinds.get(ingredient, ())
 
     def _raw(self) -> set[str]:
         needed = {item for recipe in self.recipes.values() for item, _ in recipe.needs}
-        kinds = {item for generic in needed for item in self._kinds.get(generic, ())}
-        return (needed | kinds) - set(self.recipes)
+        concrete = {item for need in needed for item in self._kinds.get(need, (need,))}
+        return concrete - set(self.recipes)
 
     def _inventory(self) -> str:
         if not self.held:
@@ -274,7 +276,13 @@ def _build(task: Task) -> tuple[dict[str, Recipe], str, dict[str, tuple[str, ...
     except ValidationError as error:
         first = error.errors()[0]
         raise TaskError(f"crafting task parameter {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return _generate(knobs)
+    try:
+        return _generate(knobs)
+    except IndexError:
+        raise TaskError(
+            f"a crafting task of {knobs!r} needs more than the {len(ITEMS)} item names there are; "
+            "lower crafts, width or distractors"
+        ) from None
 
 
 def _generate(knobs: Knobs) -> tuple[dict[str, Recipe], str, dict[str, tuple[str, ...]], list[str]]:
@@ -322,6 +330,11 @@ def _load(task: Task) -> tuple[dict[str, Recipe], str, dict[str, tuple[str, ...]
     lines, goal, kinds = task.params["recipes"], task.params.get("goal"), task.params.get("kinds", {})
     if not isinstance(lines, list) or not isinstance(goal, str) or not isinstance(kinds, dict):
         raise TaskError("a crafting task with recipes needs 'recipes' (a list of lines) and 'goal' (an item)")
+    odd = sorted(set(task.params) - {"recipes", "goal", "kinds"})
+    if odd:
+        raise TaskError(
+            f"crafting task parameter {odd[0]!r} does not go with recipes; expected 'goal' and 'kinds' only"
+        )
     recipes: dict[str, Recipe] = {}
     for line in lines:
         recipe = parse_recipe(str(line))
@@ -329,10 +342,15 @@ def _load(task: Task) -> tuple[dict[str, Recipe], str, dict[str, tuple[str, ...]
             raise TaskError(f"recipe line {line!r} is not of the form 'craft 4 planks using 1 log'")
         if recipe.item in recipes:
             raise TaskError(f"two recipes make {recipe.item!r}; give every item one recipe")
+        if len(dict(recipe.needs)) < len(recipe.needs):
+            raise TaskError(f"recipe line {line!r} names an ingredient twice; write it once, with the sum")
         recipes[recipe.item] = recipe
     if goal not in recipes:
         raise TaskError(f"no recipe makes the goal {goal!r}")
-    known = {key: tuple(str(v) for v in value) for key, value in kinds.items() if isinstance(value, list) and value}
+    for key, value in kinds.items():
+        if not isinstance(value, list) or not value:
+            raise TaskError(f"kind {key!r} is {value!r}; expected a list of the items that meet it, as ['oak planks']")
+    known = {key: tuple(map(str, value)) for key, value in kinds.items() if isinstance(value, list)}
     _refuse_circles(recipes, known)
     return recipes, goal, known, [str(line) for line in lines]
 

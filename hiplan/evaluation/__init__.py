@@ -1,10 +1,10 @@
 """Evaluation: task panels and the statistics shown with every figure."""
 
-from hiplan.evaluation.evaluate import DECODINGS, Cell, EvalResult, evaluate, wilson
+from hiplan.evaluation.evaluate import TEMPERATURES, Cell, EvalResult, evaluate, wilson
 from hiplan.evaluation.panels import Panel, TaskMix, fresh_panel, shipped_panel, train_mix
 
 __all__ = [
-    "DECODINGS",
+    "TEMPERATURES",
     "Cell",
     "EvalResult",
     "Panel",

@@ -16,12 +16,7 @@ from hiplan.rollout import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode
 
-DECODINGS: dict[str, Decoding] = {
-    "greedy": Decoding(0.0),
-    "t0.3": Decoding(0.3),
-    "t0.7": Decoding(0.7),
-    "t1.0": Decoding(1.0),
-}
+TEMPERATURES: dict[str, float] = {"greedy": 0.0, "t0.3": 0.3, "t0.7": 0.7, "t1.0": 1.0}
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class KVStore:
         self._slots: WeakKeyDictionary[Conversation, Slot] = WeakKeyDictionary()
         self._keys: list[Tensor] = [self._empty(0, 0) for _ in range(layers)]
         self._values: list[Tensor] = [self._empty(0, 0) for _ in range(layers)]
+        self._scratch = [[self._empty(0, 0)], [self._empty(0, 0)]]
 
     def _empty(self, slots: int, length: int) -> Tensor:
         heads, size = self._shape
@@ -76,10 +77,13 @@ class KVStore:
         if self._in_place(slots):
             return BatchCache([k[: len(slots)] for k in self._keys], [v[: len(slots)] for v in self._values])
         rows = torch.tensor([slot.index for slot in slots], device=self._device)
-        return BatchCache(
-            [k[:, :, :room].index_select(0, rows) for k in self._keys],
-            [v[:, :, :room].index_select(0, rows) for v in self._values],
+        self._fit_scratch()
+        cache = BatchCache(
+            [k[: len(slots), :, :room] for k in self._scratch[0]], [v[: len(slots), :, :room] for v in self._scratch[1]]
         )
+        for mine, theirs in [*zip(self._keys, cache.keys, strict=True), *zip(self._values, cache.values, strict=True)]:
+            torch.index_select(mine[:, :, :room], 0, rows, out=theirs)
+        return cache
 
     def give_back(self, slots: list[Slot], cache: BatchCache, start: int, end: int) -> None:
         """Keep what was written between token positions ``start`` and ``end``."""
@@ -93,12 +97,17 @@ class KVStore:
     def _in_place(slots: list[Slot]) -> bool:
         return all(slot.index == i for i, slot in enumerate(slots))
 
+    def _fit_scratch(self) -> None:
+        """Buffers for gathered slots, kept: fresh memory for every call would cost more than the copy."""
+        if self._scratch[0][0].shape != self._keys[0].shape:
+            self._scratch = [[torch.empty_like(t) for t in tensors] for tensors in (self._keys, self._values)]
+
     def _grow(self, slots: int, length: int) -> None:
         have_slots, _, have_length, _ = self._keys[0].shape
         if slots <= have_slots and length <= have_length:
             return
-        slots = max(have_slots, slots if have_slots == 0 else max(slots, have_slots * 5 // 4))
-        length = max(have_length, -(-length // 64) * 64)
+        slots = slots if have_slots == 0 else have_slots if slots <= have_slots else max(slots, have_slots * 5 // 4)
+        length = max(have_length, -(-length // 256) * 256)
         for tensors in (self._keys, self._values):
             for i, old in enumerate(tensors):
                 new = self._empty(slots, length)

@@ -8,11 +8,12 @@ as it came out, and contents are encoded so that no added token can come out of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from hiplan.errors import ConfigError
-from hiplan.trace import Segment
+from hiplan.trace import Conversation, Segment
 
 _MARKS = ("\ue000A\ue001", "\ue000B\ue001", "\ue000C\ue001", "\ue000D\ue001", "\ue000E\ue001")
 
@@ -87,6 +88,27 @@ class ChatCodec:
                 ids += self._system_to_user if i else self._open_user
             ids += self.content(segment.text)
         return ids + self._to_assistant
+
+    def row(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
+        """All tokens up to the role's last answer, and for each whether it is the role's own and may be learned from.
+
+        Tokens recorded at sampling stay as they are; what is text alone is encoded as a local model would have had it.
+        """
+        ids: list[int] = []
+        own: list[bool] = []
+        pending: list[Segment] = []
+        before: Segment | None = None
+        for segment in conversation.segments:
+            if segment.author != "assistant":
+                pending.append(segment)
+                continue
+            prompt = [token for one in pending for token in one.ids] or self.prompt(pending, before)
+            cut = segment.finish in ("length", "window")
+            answer = segment.ids or (*self.content(segment.text), *(() if cut else (self.end_id,)))
+            ids += [*prompt, *answer]
+            own += [False] * len(prompt) + [segment.trained] * len(answer)
+            pending, before = [], replace(segment, ids=answer)
+        return ids, own
 
     def _content(self, text: str) -> tuple[int, ...]:
         """Tokens of untrusted text: never an added token, whatever the text says."""

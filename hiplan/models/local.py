@@ -84,7 +84,7 @@ class LocalModel:
 
     # -- sampling ----------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order. All requests must have the same role."""
         if not requests:
@@ -99,7 +99,7 @@ class LocalModel:
             news.append(new)
             slots.append(slot)
         limits = [
-            min(r.decoding.max_tokens, self.window - slot.length - len(new))
+            min(r.decoding.limit(r.role), self.window - slot.length - len(new))
             for r, slot, new in zip(requests, slots, news, strict=True)
         ]
         fits = [i for i, limit in enumerate(limits) if limit > 0]
@@ -154,29 +154,35 @@ class LocalModel:
         uniforms = torch.from_numpy(uniform).to(device)  # (B, longest limit)
         temperature = torch.tensor([r.decoding.temperature for r in batch.requests], device=device)
         limits = torch.tensor(batch.limits, device=device)
+        current = torch.arange(rows, device=device)  # the rows still in the batch
         running = torch.ones(rows, dtype=torch.bool, device=device)
-        tokens, logprobs, alive = [], [], []
+        out: list[tuple[list[int], list[float]]] = [([], []) for _ in range(rows)]
         for step in range(max(batch.limits)):
-            token, logprob = draw(logits, temperature, uniforms[:, step])
-            tokens.append(token)
-            logprobs.append(logprob)
-            alive.append(running)
-            running = running & (token != self.codec.end_id) & (step + 1 < limits)
+            token, logprob = draw(logits, temperature[current], uniforms[current, step])
+            for row, t, p in zip(
+                current[running].tolist(), token[running].tolist(), logprob[running].tolist(), strict=True
+            ):
+                out[row][0].append(t)
+                out[row][1].append(p)
+            running = running & (token != self.codec.end_id) & (step + 1 < limits[current])
             going = int(running.sum())
             if not going:
                 break
-            positions = torch.where(running, lengths, trash)[:, None]
-            logits = self._forward(model, cache, token[:, None], positions, trash, int(lengths.max()) + 1)
-            lengths = lengths + running
+            if 2 * going <= len(current) > 8:  # most have ended: go on with the others alone
+                store.give_back([batch.slots[i] for i in current.tolist()], cache, first, int(lengths.max()))
+                current, token, running = current[running], token[running], running[running]
+                cache = store.borrow([batch.slots[i] for i in current.tolist()], room)
+            positions = torch.where(running, lengths[current], trash)[:, None]
+            seen = int(lengths[current].max()) + 1
+            logits = self._forward(model, cache, token[:, None], positions, trash, seen)
+            lengths[current] += running.long()
             self.usage.processed += going
             self.usage.needed += going
-        store.give_back(batch.slots, cache, first, int(lengths.max()))
+        store.give_back([batch.slots[i] for i in current.tolist()], cache, first, int(lengths.max()))
         for slot, length in zip(batch.slots, lengths.tolist(), strict=True):
             slot.length = length
-        kept = torch.stack(alive, 1).sum(1).tolist()  # sampled tokens per row
-        self.usage.sampled += sum(kept)
-        all_tokens, all_logprobs = torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist()
-        return [(all_tokens[i][:n], all_logprobs[i][:n]) for i, n in enumerate(kept)]
+        self.usage.sampled += sum(len(ids) for ids, _ in out)
+        return out
 
     def _forward(
         self, model: nn.Module, cache: BatchCache, ids: Tensor, positions: Tensor, trash: int, seen: int

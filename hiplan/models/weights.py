@@ -11,6 +11,7 @@ as fast to decode as the adapter beside its base. The trained weights themselves
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ class RoleWeights:
     def __init__(self, base: Any, mode: WeightMode = "split", lora: LoraSettings | None = None, seed: int = 0):
         self.mode, self.lora = mode, lora or LoraSettings()
         self._twins: dict[str, tuple[tuple[int, ...], nn.Module]] = {}
+        self._acted: Counter[str] = Counter()
         self._plain = copy.deepcopy(base).eval().requires_grad_(False)
         self.adapter: dict[Role, str] = {role: "joint" if mode == "joint" else role for role in ROLES}
         targets = self.lora.targets if isinstance(self.lora.targets, str) else list(self.lora.targets)
@@ -90,10 +92,14 @@ class RoleWeights:
             tuner.set_adapter(active)
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
+            self._acted[self.adapter[role]] += 1
 
     def version(self, role: Role) -> tuple[int, ...]:
-        """Changes whenever the role's parameters do (torch counts writes in place)."""
-        return tuple(p._version for p in self.parameters(role).values())
+        """Changes whenever the role's parameters do, and after ``acting_as``.
+
+        Torch counts writes in place, but not those of fused optimizers: whoever acted as the role may have trained it.
+        """
+        return (self._acted[self.adapter[role]], *(p._version for p in self.parameters(role).values()))
 
     def merged(self, role: Role) -> nn.Module:
         """A plain copy of the base with the role's adapter merged in, kept up to date. Do not write to it."""
@@ -101,8 +107,9 @@ class RoleWeights:
         known = self._twins.get(name)
         if known is not None and known[0] == version:
             return known[1]
-        twin = known[1] if known else copy.deepcopy(self._plain)
-        self._merge_into(twin, name)
+        with torch.inference_mode(False):  # the copy outlives the call it is made in
+            twin = known[1] if known else copy.deepcopy(self._plain)
+            self._merge_into(twin, name)
         self._twins[name] = (version, twin)
         return twin
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hiplan.model import Decoding
 from hiplan.models.weights import LoraSettings, WeightMode
 from hiplan.trace import Role
 from hiplan.training.rewards import RewardWeights
@@ -19,7 +20,8 @@ class Stage(BaseModel):
     ``trains``: the roles that learn; the others are frozen. ``plans``: where the plans come from: the planner itself
     (``self``), the environment's oracle, the ends of its own successful episodes (``hindsight``), its own plans that
     the judge passes (``filtered``), a file, or ``none`` (ReAct). ``no_plan``: share of groups that run without a
-    plan while the executor learns. ``kl``: weight of the k3 anchor to the stage's start.
+    plan while the executor learns. ``kl``: weight of the k3 anchor to the stage's start; with joint weights it
+    holds the frozen role too. ``env_steps``: end the stage once the whole run has taken so many.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,7 +34,7 @@ class Stage(BaseModel):
     rewards: RewardWeights = RewardWeights()
     no_plan: float = Field(default=0.0, ge=0, le=1)
     kl: float = Field(default=0.0, ge=0)
-    env_steps: int | None = None  # end the stage early once the whole run has taken so many
+    env_steps: int | None = None
 
 
 EXECUTOR_STAGE = Stage(
@@ -53,7 +55,9 @@ class TrainConfig(BaseModel):
     ``groups`` x ``group_size`` episodes an iteration; ``resample``: times to refill groups whose episodes all agree.
     ``updates``: optimizer steps an iteration. ``estimator``: how rewards become advantages.
     ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
-    ``turns``: actions per episode. ``plan_file``: for stages whose plans come from a file.
+    ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode
+    in training. ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle
+    demonstrations to learn from before the first stage.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,11 +72,17 @@ class TrainConfig(BaseModel):
     clip_high: float = Field(default=0.28, gt=0)
     dual_clip: float | None = 3.0
     temperature: float = Field(default=1.0, gt=0)
-    max_tokens: int = Field(default=96, ge=1)
-    turns: int = Field(default=30, ge=1)
+    plan_tokens: int = Field(default=96, ge=1)
+    action_tokens: int = Field(default=24, ge=1)
+    turns: int = Field(default=20, ge=1)
     batch_tokens: int = Field(default=1800, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
     plan_file: str | None = None
+    warm_start: int = Field(default=0, ge=0)
+
+    def decoding(self, temperature: float | None = None) -> Decoding:
+        """How to sample within these limits; at the training temperature unless another is given."""
+        return Decoding(self.temperature if temperature is None else temperature, self.plan_tokens, self.action_tokens)
 
 
 class WeightsConfig(BaseModel):

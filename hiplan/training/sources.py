@@ -6,9 +6,10 @@ executor's advantage.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hiplan.coordination import Limits, ReplanPolicy, judge_plan
 from hiplan.env import EnvFactory, PlanAware
@@ -88,6 +89,15 @@ def filtered(
     return source
 
 
+class PlanFileLine(BaseModel):
+    """One line of a plan file: a task, and a plan for it as numbered text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task
+    plan: str
+
+
 def from_file(path: Path) -> tuple[PlanSource, list[Task]]:
     """Plans from a JSONL file of ``{"task": {"env": ..., "params": {...}}, "plan": "1. ..."}``, and its tasks.
 
@@ -101,14 +111,19 @@ def from_file(path: Path) -> tuple[PlanSource, list[Task]]:
         raise ConfigError(f"no plan file at {str(path)!r}") from None
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
-            task = Task.model_validate(entry["task"])
-            plans[task.id] = FixedPlanner(parse_numbered(entry["plan"]))
-        except (ValueError, KeyError, TypeError, PlanFormatError) as error:
-            raise ConfigError(
-                f"line {number} of the plan file {str(path)!r} cannot be used: {str(error).splitlines()[0]}"
-            ) from None
-        tasks.append(task)
+            entry = PlanFileLine.model_validate_json(line)
+            plans[entry.task.id] = FixedPlanner(parse_numbered(entry.plan))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ConfigError(_unusable(path, number, f"{place}: {first['msg']}" if place else first["msg"])) from None
+        except PlanFormatError as error:
+            raise ConfigError(_unusable(path, number, str(error))) from None
+        tasks.append(entry.task)
     if not tasks:
         raise ConfigError(f"the plan file {str(path)!r} is empty")
     return lambda asked, seed: [plans.get(task.id) for task in asked], tasks
+
+
+def _unusable(path: Path, number: int, why: str) -> str:
+    return f"line {number} of the plan file {str(path)!r} cannot be used: {why}"

@@ -31,15 +31,15 @@ from hiplan.env import EnvFactory, PlanAware
 from hiplan.errors import CheckpointError, InternalError
 from hiplan.evaluation.panels import TaskMix
 from hiplan.executors import Executor
-from hiplan.model import Decoding, derive_seed
+from hiplan.model import derive_seed
 from hiplan.models.local import LocalModel
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
-from hiplan.trace import Episode, Role, StopReason
+from hiplan.trace import ROLES, Episode, Role, StopReason
 from hiplan.training import checkpoint, sources
 from hiplan.training.advantages import ESTIMATORS, informative
-from hiplan.training.batch import Row, batches, token_logprobs
+from hiplan.training.batch import Batch, Row, batches, token_logprobs
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.losses import clipped_loss, k3
 from hiplan.training.metrics import MetricsLog
@@ -89,11 +89,12 @@ class ProgressiveTrainer:
         self.accelerator = Accelerator()
         self.cursor = Cursor()
         self.limits = Limits(turns=self.config.turns)
-        self.decoding = Decoding(self.config.temperature, self.config.max_tokens)
+        self.decoding = self.config.decoding()
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
         self.optimizers: dict[Role, torch.optim.AdamW] = {}
         self._start: dict[str, Tensor] = {}
         self._reference: dict[Role, nn.Module] = {}
+        self._dragged: tuple[Role, ...] = ()
         found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
         length = self._resume(found) if found else 0
         self.metrics = MetricsLog(self.folder, length)
@@ -126,6 +127,7 @@ class ProgressiveTrainer:
         row = self._describe(stage, rollouts)
         for role in stage.trains:
             row |= self._learn(stage, role, rollouts)
+        row |= self._drift(stage, rollouts)
         self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)
         if self.on_iteration:
             self.on_iteration(row)
@@ -144,12 +146,18 @@ class ProgressiveTrainer:
             self.optimizers[role] = known or torch.optim.AdamW(
                 weights.parameters(role).values(), lr=stage.learning_rate, weight_decay=0.0
             )
+        self._dragged = tuple(r for r in ROLES if r not in stage.trains and self._shares(r, stage.trains))
         self._reference = {}
-        if stage.kl:
+        if stage.kl or self._dragged:
             now = weights.state()
             weights.load_state(self._start)
-            self._reference = {role: weights.snapshot(role) for role in stage.trains}
+            anchored = stage.trains if stage.kl else ()
+            self._reference = {role: weights.snapshot(role) for role in (*anchored, *self._dragged)}
             weights.load_state(now)
+
+    def _shares(self, role: Role, others: tuple[Role, ...]) -> bool:
+        """Whether the role's weights are those of one of the others (joint)."""
+        return any(self.model.weights.adapter[role] == self.model.weights.adapter[other] for other in others)
 
     # -- rollouts ----------------------------------------------------------------------------
 
@@ -248,10 +256,33 @@ class ProgressiveTrainer:
         ]
         flat = 1 - len(informative(rewards, groups)) / len(set(groups))
         out: dict[str, Any] = {f"reward_{role}": float(np.mean(rewards)), f"zero_variance_{role}": flat}
-        return out | (self._update(stage, role, rows) if rows else {})
+        return out | (self._update(stage, role, rows, self._held(stage, rollouts)) if rows else {})
 
-    def _update(self, stage: Stage, role: Role, rows: Sequence[Row]) -> dict[str, Any]:
-        """``config.updates`` optimizer steps over the rows, each on its share of them."""
+    def _held(self, stage: Stage, rollouts: Rollouts) -> list[Row]:
+        """Rows of frozen roles that share the trained weights, for the anchor; they carry no advantage."""
+        if not stage.kl:
+            return []
+        held = [e.conversations[role] for role in self._dragged for e in rollouts.episodes if role in e.conversations]
+        return [Row.of(conversation, 0.0) for conversation in held[: self.config.group_size]]
+
+    def _drift(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
+        """How far joint weights have moved a frozen role since the stage began: k3 on its latest tokens."""
+        out: dict[str, Any] = {}
+        for role in self._dragged:
+            held = [e.conversations[role] for e in rollouts.episodes if role in e.conversations]
+            rows = [Row.of(conversation, 0.0) for conversation in held[:: max(1, len(held) // 16)]]
+            total, count = 0.0, 0
+            with torch.no_grad(), self.model.weights.acting_as(role) as model:
+                for batch in batches(rows, self.config.batch_tokens, self.accelerator.device):
+                    logp = token_logprobs(model, batch, self.config.temperature)
+                    start = token_logprobs(self._reference[role], batch, self.config.temperature)
+                    total += k3(logp, start, batch.mask, 1.0).item()
+                    count += int(batch.mask.sum())
+            out[f"drift_{role}"] = total / count if count else None
+        return out
+
+    def _update(self, stage: Stage, role: Role, rows: Sequence[Row], held: Sequence[Row]) -> dict[str, Any]:
+        """``config.updates`` optimizer steps over the rows, each on its share; ``held`` rows feel the anchor alone."""
         order = list(rows)
         random.Random(derive_seed(self.seed, "order", self.cursor.total, role)).shuffle(order)
         optimizer, config = self.optimizers[role], self.config
@@ -275,17 +306,18 @@ class ProgressiveTrainer:
                         denominator=count,
                     )
                     if stage.kl:
-                        with torch.no_grad():
-                            anchor = token_logprobs(self._reference[role], batch, config.temperature)
-                        drift = k3(logp, anchor, batch.mask, count)
-                        loss = loss + stage.kl * drift
-                        sums["kl"] += drift.item()
+                        pull = self._pull(role, logp, batch, count)
+                        loss = loss + stage.kl * pull
+                        sums["kl"] += pull.item()
                     self.accelerator.backward(loss)
                     sums["loss"] += loss.item()
                     if part is parts[0]:  # before the first step both log-probabilities are of the same weights
                         gap = (logp.detach() - batch.logp_old)[batch.mask].abs()
                         sums["gap"] = max(sums["gap"], gap.max().item() if len(gap) else 0.0)
                     sums["entropy"] -= batch.logp_old[batch.mask].sum().item() / count
+                for batch in batches(held, config.batch_tokens, self.accelerator.device):
+                    logp = token_logprobs(model, batch, config.temperature)
+                    self.accelerator.backward(stage.kl * self._pull(self._dragged[0], logp, batch, count))
                 sums["gradient"] += float(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip))
                 if any(p.grad is None or not torch.isfinite(p.grad).all() for p in parameters):
                     raise InternalError(f"a parameter of {role!r} got no finite gradient in stage {stage.name!r}")
@@ -295,6 +327,12 @@ class ProgressiveTrainer:
         if stage.kl:
             names["kl"] = sums["kl"] / n
         return {f"{key}_{role}": value for key, value in names.items()} | {f"logp_gap_{role}": sums["gap"]}
+
+    def _pull(self, role: Role, logp: Tensor, batch: Batch, count: int) -> Tensor:
+        """The anchor's term: k3 to the role's weights at the stage's start, over ``count`` tokens."""
+        with torch.no_grad():
+            anchor = token_logprobs(self._reference[role], batch, self.config.temperature)
+        return k3(logp, anchor, batch.mask, count)
 
     # -- the record --------------------------------------------------------------------------
 
@@ -325,8 +363,9 @@ class ProgressiveTrainer:
         tensors = {f"adapter.{key}": value for key, value in self.model.weights.state().items()}
         tensors |= {f"start.{key}": value for key, value in self._start.items()}
         for role, optimizer in self.optimizers.items():
+            owner = self.model.weights.adapter[role]  # joint roles have one optimizer between them
             for i, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{role}.{i}.{key}": torch.as_tensor(value) for key, value in moments.items()}
+                tensors |= {f"optimizer.{owner}.{i}.{key}": torch.as_tensor(value) for key, value in moments.items()}
         state = {"cursor": vars(self.cursor), "metrics": self.metrics.length, "seed": self.seed}
         checkpoint.save_state(
             self.folder / "checkpoints" / f"{self.cursor.total:06d}-{self.cursor.stage}", tensors, state
@@ -351,7 +390,7 @@ class ProgressiveTrainer:
                 moments: dict[int, dict[str, Tensor]] = {}
                 for key, value in pick["optimizer"].items():
                     owner, index, name = key.split(".")
-                    if owner == role:
+                    if owner == self.model.weights.adapter[role]:
                         moments.setdefault(int(index), {})[name] = value
                 whole = optimizer.state_dict()
                 optimizer.load_state_dict(whole | {"state": moments})

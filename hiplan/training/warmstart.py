@@ -1,0 +1,154 @@
+"""Optional warm start: supervised learning from demonstrations before reinforcement learning.
+
+TRL's ``SFTTrainer`` is given token rows, not texts, so no template is rendered again: the rows are exactly those
+the role would have had, and only the role's own tokens carry loss. One run per set of adapters, so
+under joint weights both roles learn together, and under split weights neither touches the other.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+from hiplan.coordination import Limits
+from hiplan.env import EnvFactory
+from hiplan.errors import ConfigError
+from hiplan.executors import OracleExecutor, WrittenExecutor
+from hiplan.model import ScriptedModel
+from hiplan.models.local import LocalModel
+from hiplan.planners import NoPlanner, OraclePlanner, WrittenPlanner
+from hiplan.prompts import Prompts
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+from hiplan.trace import ROLES, Episode, Role
+
+
+def warm_start(
+    model: LocalModel,
+    episodes: Sequence[Episode],
+    roles: Sequence[Role] = ROLES,
+    *,
+    epochs: int = 1,
+    learning_rate: float = 4e-4,
+    batch_size: int = 8,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Teach ``roles`` to write what they wrote in ``episodes``; other roles' adapters stay as they are.
+
+    Episodes may carry token ids (a model's own) or text alone (a person's, an oracle's). ``batch_size`` counts
+    conversations. Returns the mean training loss (nats per token) and the number of tokens learned from, per
+    adapter. Afterwards no parameter requires gradients, as after loading.
+    Raises ``ConfigError`` where the episodes hold nothing written by one of the roles.
+    """
+    weights, out = model.weights, dict[str, float]()
+    for adapter in dict.fromkeys(weights.adapter[role] for role in roles):
+        sharing = tuple(role for role in roles if weights.adapter[role] == adapter)
+        rows = [row for role in sharing for row in demonstration_rows(model, episodes, role)]
+        with weights.acting_as(sharing[0]) as active:
+            weights.train_only(sharing)
+            try:
+                out[f"loss_{adapter}"] = _fit(active, model.tokenizer, rows, epochs, learning_rate, batch_size, seed)
+            finally:
+                weights.train_only(())
+        out[f"tokens_{adapter}"] = sum(label >= 0 for _, labels in rows for label in labels[1:])
+    return out
+
+
+def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Role) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels (-100: no loss), one row per conversation, cut at the model's window.
+
+    Raises ``ConfigError`` where the role wrote nothing.
+    """
+    found = [model.codec.row(e.conversations[role]) for e in episodes if role in e.conversations]
+    cut = [(ids[: model.window], own[: model.window]) for ids, own in found]
+    rows = [(ids, [i if o else -100 for i, o in zip(ids, own, strict=True)]) for ids, own in cut if any(own[1:])]
+    if not rows:
+        raise ConfigError(
+            f"the {len(episodes)} demonstrations hold nothing that a {role} wrote; expected conversations such as "
+            "oracle_demonstrations gives, or leave the role out"
+        )
+    return rows
+
+
+def oracle_demonstrations(
+    tasks: Sequence[Task],
+    prompts: Prompts,
+    make_env: EnvFactory,
+    *,
+    no_plan: float = 0.15,
+    limits: Limits | None = None,
+) -> list[Episode]:
+    """Episodes in which the environment's oracle plans and acts, written as a model with ``prompts`` would.
+
+    ``no_plan``: share of the tasks played without a plan, so that this stays in the executor's
+    distribution. Unsolved tasks are left out. Raises ``ConfigError`` where none is solved.
+    """
+    planner, executor = WrittenPlanner(OraclePlanner(), prompts), WrittenExecutor(OracleExecutor(), prompts)
+    bare = [int((i + 1) * no_plan) > int(i * no_plan) for i in range(len(tasks))]
+    jobs = [Job(task, NoPlanner() if b else planner, executor) for task, b in zip(tasks, bare, strict=True)]
+    episodes = rollout(jobs, ScriptedModel([]), make_env, limits=limits)
+    solved = [episode for episode in episodes if episode.success]
+    if not solved:
+        kinds = ", ".join(sorted({task.env for task in tasks})) or "none"
+        raise ConfigError(
+            f"the oracle solved none of {len(tasks)} tasks (environments: {kinds}); a warm start needs an "
+            "environment with oracle_plan and oracle_action, or demonstrations of your own"
+        )
+    return solved
+
+
+class _SilentTrainer(SFTTrainer):
+    """Sends nothing to anybody; TRL's own switch is read once, when its first module is imported."""
+
+    def _send_telemetry(self) -> None:
+        return None
+
+
+def _fit(
+    active: Any,
+    tokenizer: Any,
+    rows: Sequence[tuple[list[int], list[int]]],
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+) -> float:
+    """Train what requires gradients in ``active``; returns the mean loss. The model is otherwise left as found."""
+    base = active.get_base_model()
+    forward, use_cache = base.__dict__.get("forward"), base.config.use_cache
+    data = Dataset.from_list([{"input_ids": ids, "labels": labels} for ids, labels in rows])
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL's and transformers' about each other
+        settings = SFTConfig(
+            output_dir=folder,  # TRL makes this folder; nothing is written to it
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+            per_device_train_batch_size=batch_size,
+            seed=seed,
+            max_length=None,
+            optim="adamw_torch",
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            use_cpu=active.device.type == "cpu",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        try:
+            trainer = _SilentTrainer(active, settings, train_dataset=data, processing_class=tokenizer)
+            trainer.remove_callback(PrinterCallback)
+            return float(trainer.train().training_loss)
+        finally:
+            active.eval()
+            base.config.use_cache = use_cache
+            base.__dict__.pop("forward", None)  # TRL's fused head, set on the instance
+            if forward is not None:
+                base.forward = forward

@@ -1,0 +1,296 @@
+"""Adherence, the plan graph, the judge and the replan policies, by hand-made cases."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiplan.coordination import PlanGraph, PlanScore, Tracker, judge_plan, never, on_failure
+from hiplan.coordination.adherence import adherence, lexically_serves
+from hiplan.coordination.policy import idle_turns
+from hiplan.env import PlanAware
+from hiplan.envs import make_env
+from hiplan.formats import parse_numbered
+from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason, StepStatus
+from hiplan.task import StepResult, Task
+from hiplan.trace import Episode, PlanRecord, Turn, Verdict
+
+OPEN, DONE, FAILED = StepStatus
+ON, OFF, EARLY, AGAIN = Verdict.ON_PLAN, Verdict.OFF_PLAN, Verdict.PREMATURE, Verdict.REPEATED
+FINE, REFUSED = StepResult("fine"), StepResult("no", refused=True)
+DIAMOND = parse_numbered("1. dig clay\n2. fire brick after 1\n3. mix mortar after 1\n4. build wall after 2, 3")
+
+
+def plan_aware(task: Task) -> PlanAware:
+    env = make_env(task)
+    assert isinstance(env, PlanAware)
+    return env
+
+
+CHAIN = Task(
+    env="crafting",
+    params={"recipes": ["craft a using 1 x", "craft b using 1 a, 1 y", "craft c using 1 b"], "goal": "c"},
+)
+TREE = Task(
+    env="crafting",
+    params={"recipes": ["craft a using 1 x", "craft b using 1 y", "craft c using 1 a, 1 b"], "goal": "c"},
+)
+CUP = Task(env="household", params={"seed": 1, "kind": "clean"})
+
+
+# -- the graph --------------------------------------------------------------------------------
+
+
+def test_steps_are_ready_when_all_before_them_are_done() -> None:
+    graph = PlanGraph(DIAMOND)
+    assert graph.ready(()) == (1,)
+    assert graph.ready({1}) == (2, 3)
+    assert graph.ready({1, 3}) == (2,)
+    assert graph.ready({2, 3}) == (1, 4)
+    assert graph.ready({1, 2, 3, 4}) == ()
+    assert PlanGraph(parse_numbered("3. a\n1. b\n2. c after 1")).ready(()) == (3, 1), "in plan order"
+
+
+def test_layers_and_critical_path() -> None:
+    graph = PlanGraph(DIAMOND)
+    assert graph.layers() == [[1], [2, 3], [4]]
+    assert graph.critical_path() in ([1, 2, 4], [1, 3, 4])
+    lonely = PlanGraph(parse_numbered("7. a\n3. b"))
+    assert lonely.layers() == [[3, 7]] and len(lonely.critical_path()) == 1
+
+
+@given(
+    st.sets(st.tuples(st.integers(1, 9), st.integers(1, 9)).filter(lambda e: e[0] < e[1])),
+    st.permutations(range(1, 10)),
+)
+def test_doing_what_is_ready_does_everything_in_order(edges: set[tuple[int, int]], order: list[int]) -> None:
+    after = {i: tuple(sorted(a for a, b in edges if b == i)) for i in order}
+    plan = Plan(steps=tuple(PlanStep(id=i, description="work", after=after[i]) for i in order))
+    graph, done = PlanGraph(plan), []
+    while ready := graph.ready(done):
+        assert [i for i in order if i in ready] == list(ready), "in plan order"
+        assert all(set(after[i]) <= set(done) for i in ready)
+        done.append(ready[0])
+    assert sorted(done) == list(range(1, 10))
+    assert len(graph.layers()) == len(graph.critical_path()) == nx.dag_longest_path_length(graph.graph) + 1
+
+
+# -- the tracker ------------------------------------------------------------------------------
+
+
+def test_verdicts_where_the_environment_knows() -> None:
+    """Rows: which steps the action serves, how all steps stand afterwards -> verdict, step, done, ready."""
+    tracker = Tracker(DIAMOND)
+    rows = [
+        ([0, 0, 0, 0], [OPEN] * 4, OFF, None, set(), (1,)),
+        ([0, 1, 0, 0], [OPEN] * 4, EARLY, 2, set(), (1,)),
+        ([1, 1, 0, 0], [DONE, OPEN, OPEN, OPEN], ON, 1, {1}, (2, 3)),  # on plan goes before premature
+        ([1, 0, 0, 0], [DONE, OPEN, OPEN, OPEN], AGAIN, 1, {1}, (2, 3)),
+        ([1, 0, 0, 1], [DONE, OPEN, OPEN, OPEN], EARLY, 4, {1}, (2, 3)),  # and premature before repeated
+        ([0, 0, 1, 0], [DONE, OPEN, DONE, OPEN], ON, 3, {1, 3}, (2,)),
+        ([0, 1, 0, 0], [OPEN, OPEN, OPEN, OPEN], ON, 2, {1, 3}, (2,)),  # once done, a step stays done
+        ([0, 1, 0, 1], [DONE, DONE, DONE, DONE], ON, 2, {1, 2, 3, 4}, ()),  # the last one follows at once
+    ]
+    for serves, status, verdict, step, done, ready in rows:
+        assert tracker.observe("act", FINE, [bool(s) for s in serves], status) is verdict
+        assert (tracker.served if verdict is not OFF else None, tracker.done, tracker.ready()) == (step, done, ready)
+    assert tracker.used_up
+
+
+def test_a_step_counts_as_done_only_in_its_turn() -> None:
+    """Two steps may read the same: 'put cup', and 'put cup' again after it was cleaned."""
+    tracker = Tracker(DIAMOND)
+    tracker.observe("act", FINE, [True, False, False, False], [OPEN, DONE, OPEN, DONE])
+    assert tracker.done == set()
+    tracker.observe("act", FINE, [True, False, False, False], [DONE, DONE, OPEN, DONE])
+    assert tracker.done == {1, 2} and tracker.ready() == (3,)
+
+
+def test_failed_steps() -> None:
+    tracker = Tracker(DIAMOND)
+    tracker.observe("dig", REFUSED, [True, False, False, False], [OPEN] * 4)
+    assert tracker.failed_step() == 1, "an action for a ready step was refused"
+    tracker.observe("dig", FINE, [True, False, False, False], [DONE, OPEN, OPEN, OPEN])
+    assert tracker.failed_step() is None, "failures are of the last action"
+    tracker.observe("fire", FINE, [False, True, False, False], [DONE, OPEN, OPEN, FAILED])
+    assert tracker.failed == {4} and tracker.failed_step() is None, "it is not its turn"
+    tracker.observe("fire", REFUSED, [False, False, False, True], [DONE, OPEN, FAILED, OPEN])
+    assert tracker.failed_step() == 3, "the environment says so; the refused action was premature"
+    tracker.observe("dig", REFUSED, [True, False, False, False], [FAILED, OPEN, OPEN, OPEN])
+    assert tracker.failed_step() is None, "what is done cannot fail"
+
+
+def test_verdicts_where_the_environment_knows_nothing() -> None:
+    tracker = Tracker(DIAMOND)
+    rows = [
+        ("dig clay by the river", FINE, ON, set()),
+        ("dig more clay", FINE, ON, set()),
+        ("fire the brick", REFUSED, EARLY, set()),
+        ("dig clay", FINE, ON, {2}),  # an accepted action for another step: the step before counts as done
+        ("build the wall", FINE, EARLY, {1, 2}),
+        ("dance", FINE, OFF, {1, 2}),
+        ("mix mortar", FINE, ON, {1, 2, 4}),
+    ]
+    for action, result, verdict, done in rows:
+        assert tracker.observe(action, result, None, None) is verdict, action
+        assert tracker.done == done, action
+
+
+def test_shared_words() -> None:
+    assert lexically_serves("Make a door", "craft 1 door: make it a good one")  # make, a, door
+    assert lexically_serves("make door", "open the DOOR")  # one of two
+    assert not lexically_serves("make oak door", "open the door")  # one of three
+    assert not lexically_serves("...", "...")
+
+
+def test_a_revision_keeps_what_is_done() -> None:
+    tracker = Tracker(DIAMOND)
+    tracker.observe("act", FINE, [True, False, False, False], [DONE, DONE, DONE, OPEN])
+    assert tracker.done == {1, 2, 3}
+    tracker.replan(parse_numbered("1. dig clay\n2. fire many brick after 1\n9. mix mortar\n4. build wall after 2, 9"))
+    assert tracker.done == {1}, "2 reads otherwise, 3 has another number"
+    assert tracker.ready() == (2, 9) and tracker.served is None and not tracker.failed
+    tracker.replan(None)
+    assert tracker.ready() == () and not tracker.used_up
+    assert tracker.observe("dig clay", FINE, None, None) is None
+
+
+WORDS = "get 1 9999 craft using make find at go to take from move put in/on clean with use open rack sink cup a b c x y"
+ACTIONS = st.one_of(
+    st.text(max_size=40),
+    st.text(st.characters(), max_size=40),
+    st.lists(st.sampled_from([*WORDS.split(), ",", "\n", "\x00", "٣"])).map(" ".join),
+)
+
+
+@given(st.lists(st.tuples(ACTIONS, ACTIONS), min_size=1, max_size=8), st.sampled_from([None, CHAIN, CUP]))
+def test_no_action_and_no_step_text_throws(pairs: list[tuple[str, str]], task: Task | None) -> None:
+    texts = [step.replace("\ud800", "?").encode("utf-8", "replace").decode() for step, _ in pairs]
+    steps = tuple(PlanStep(id=i, description=text.strip() or "rest") for i, text in enumerate(texts, 1))
+    tracker = Tracker(Plan(steps=steps))
+    env = plan_aware(task) if task else None
+    for _, action in pairs:
+        serves = [env.serves(s.description, action) for s in steps] if env else None
+        status = [env.step_status(s.description) for s in steps] if env else None
+        assert tracker.observe(action, FINE, serves, status) in set(Verdict)
+        assert tracker.done <= set(range(1, len(steps) + 1))
+
+
+def test_adherence() -> None:
+    episode = Episode(CHAIN, "")
+    assert adherence(episode) is None
+    for verdict in (ON, None, EARLY, ON, OFF, AGAIN):
+        episode.turns.append(Turn(len(episode.turns), "act", "", 0.0, False, verdict))
+    assert adherence(episode) == 2 / 5
+
+
+# -- the judge --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "correctness", "followability", "standardisation"),
+    [
+        ("1. make a\n2. make b after 1\n3. make c after 2", 5, 5, 5),
+        (
+            "1. get 1 x\n2. make a after 1\n3. get 1 y\n4. make b after 2, 3\n5. make c after 4",
+            5,
+            5,
+            5,
+        ),  # getting is fine
+        ("1. make c", 1 + 4 * (0 + 1) / 6, 5, 5),  # shallow: none in order, 1 of 3 named
+        ("1. make b\n2. make c", 1 + 4 * (0 + 2) / 6, 5, 5),
+        ("1. make a\n2. make c", 1 + 4 * (1 + 2) / 6, 5, 5),
+        ("1. make c\n2. make b\n3. make a", 1 + 4 * (1 + 3) / 6, 5, 5),  # wrong order: only a is reached
+        ("1. make a\n2. make c\n3. make b", 1 + 4 * (2 + 3) / 6, 5, 5),
+        ("1. make a after 2\n2. make b\n3. make c", 5, 1 + 4 * 2 / 3, 5),  # 1 waits for what comes later
+        ("1. make a\n2. have fun\n3. make b\n4. make c", 5, 1 + 4 * 3 / 4, 5),
+        ("1. win", 1, 1, 5),
+        ("\n".join(f"{i}. make {'abc'[i % 3 - 1]}" for i in range(1, 17)), 5, 5, 1 + 4 * 8 / 16),  # 8 steps are plenty
+    ],
+)
+def test_scores_by_hand(text: str, correctness: float, followability: float, standardisation: float) -> None:
+    score = judge_plan(parse_numbered(text), plan_aware(CHAIN))
+    found = (score.correctness, score.followability, score.standardisation)
+    assert found == pytest.approx((correctness, followability, standardisation))
+    assert score.mean == pytest.approx((correctness + followability + standardisation) / 3)
+    assert score.passes == (correctness >= 4 and followability == standardisation == 5)
+
+
+def test_a_missing_plan_scores_worst() -> None:
+    assert judge_plan(None, plan_aware(CHAIN)) == PlanScore(1.0, 1.0, 1.0)
+
+
+def test_what_passes() -> None:
+    assert PlanScore(4.0, 5.0, 5.0).passes  # mean 4.67
+    assert not PlanScore(3.9, 5.0, 5.0).passes
+    assert not PlanScore(5.0, 4.9, 5.0).passes and not PlanScore(5.0, 5.0, 4.9).passes
+
+
+def test_household_plans_are_judged() -> None:
+    env = plan_aware(CUP)
+    good = "1. find cup at rack 1\n2. clean cup at sink 1 after 1\n3. put cup in box 1 after 2"
+    assert judge_plan(parse_numbered(good), env) == PlanScore(5, 5, 5)
+    guess = good.replace("rack 1", "shelf 1")  # it cannot know
+    assert judge_plan(parse_numbered(guess), env) == PlanScore(5, 5, 5)
+    skips = judge_plan(parse_numbered("1. find cup at rack 1\n3. put cup in box 1 after 1"), env)
+    assert skips.correctness == pytest.approx(1 + 4 * (1 + 2) / 6) and not skips.passes
+    wrong = judge_plan(parse_numbered(good.replace("box 1", "rack 1")), env)  # put into the wrong kind of place
+    assert (wrong.correctness, wrong.followability) == pytest.approx((1 + 4 * (2 + 2) / 6, 1 + 4 * 2 / 3))
+
+
+@pytest.mark.parametrize(
+    "task", [CHAIN, TREE, CUP, *(Task(env="crafting", params={"seed": s, "depth": 4}) for s in range(20))]
+)
+def test_oracle_plans_pass(task: Task) -> None:
+    env = make_env(task)
+    assert judge_plan(env.oracle_plan(), plan_aware(task)) == PlanScore(5, 5, 5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.xfail(reason="the judge knows one order of the subgoals and not which wait for which")
+def test_any_order_that_works_passes() -> None:
+    assert judge_plan(parse_numbered("1. make b\n2. make a\n3. make c after 1, 2"), plan_aware(TREE)).passes
+
+
+# -- policies ---------------------------------------------------------------------------------
+
+
+def turns(spec: str) -> list[Turn]:
+    """``a``: an action that led to state a; ``A``: one that was refused there; ``.``: state unknown."""
+    return [Turn(i, "act", "", 0.0, c.isupper(), None, None, c.lower().strip(".")) for i, c in enumerate(spec)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "idle"),
+    [("", 0), ("a", 0), ("A", 1), ("ab", 0), ("aa", 1), ("aaa", 2), ("aab", 0), ("abbB", 2), ("aAbBB", 2), ("AAA", 3),
+     ("..", 0), ("a..", 0), ("aba", 0), ("a.a", 0)],
+)  # fmt: skip
+def test_idle_turns(spec: str, idle: int) -> None:
+    episode = Episode(CHAIN, "")
+    episode.turns = turns(spec)
+    assert idle_turns(episode) == idle
+
+
+def played(spec: str, plans: int = 1) -> Episode:
+    episode = Episode(CHAIN, "", turns=turns(spec))
+    episode.plans = [PlanRecord(0, DIAMOND)] * plans
+    return episode
+
+
+def test_when_a_revision_is_asked_for() -> None:
+    ask = on_failure(cap=4, stuck_after=3)
+    tracker = Tracker(DIAMOND)
+    assert ask(tracker, played("abc")) is None
+    assert ask(tracker, played("aaaa")) == ReplanReason(kind=ReplanKind.STUCK)
+    assert ask(tracker, played("aaa")) is None and ask(tracker, played("aaaaa")) is None, "once, not at every idle turn"
+    tracker.failed = {4}
+    assert ask(tracker, played("abc")) is None, "it is not the turn of 4"
+    tracker.failed = {1}
+    assert ask(tracker, played("aaaa")) == ReplanReason(kind=ReplanKind.STEP_FAILED, step=1), "failed goes before stuck"
+    assert ask(tracker, played("abc", plans=4)) is not None
+    assert ask(tracker, played("abc", plans=5)) is None, "the first plan and four revisions"
+    tracker.failed, tracker.done = set(), {1, 2, 3, 4}
+    assert ask(tracker, played("abc")) == ReplanReason(kind=ReplanKind.USED_UP)
+    assert never(tracker, played("aaaa")) is None
+    assert ask(Tracker(None), played("aaaa")) is None, "without a plan there is nothing to revise"

@@ -1,0 +1,75 @@
+"""The public surface. A deliberate change of it updates this list, the docs and CHANGELOG together."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import hiplan
+
+SURFACE = {
+    "hiplan": """
+        Agent Completion Decoding Environment Episode Executor HiplanError Limits Model NoPlanner OracleExecutor
+        OraclePlanner Plan PlanGraph PlanRevision PlanStep Planner ProgressiveTrainer ScriptedModel StepResult Task
+        TrainConfig UserError load_model make_env
+    """,
+    "hiplan.planners": "FixedPlanner NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
+    "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
+    "hiplan.coordination": """
+        Limits PlanGraph PlanScore ReplanPolicy Tracker adaplan judge_plan never on_failure
+    """,
+    "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",
+    "hiplan.evaluation": """
+        Cell EvalResult Panel TEMPERATURES TaskMix evaluate fresh_panel shipped_panel train_mix wilson
+    """,
+    "hiplan.report": """
+        draw_curves draw_plan markdown_table print_transcript results_table step_states transcript write_report
+    """,
+}
+NEEDS_TORCH = {"ProgressiveTrainer", "TrainConfig"}
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_public_names_are_locked_and_resolve(module: str) -> None:
+    names = set(SURFACE[module].split())
+    home = importlib.import_module(module)
+    assert set(home.__all__) == names
+    assert len(home.__all__) == len(names)
+    for name in names - NEEDS_TORCH:
+        assert getattr(home, name) is not None
+        assert name in dir(home)
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_TORCH))
+def test_names_that_need_torch_resolve(name: str) -> None:
+    pytest.importorskip("torch")
+    assert getattr(hiplan, name).__name__ == name
+
+
+def test_type_checkers_see_what_is_loaded_lazily() -> None:
+    tree = ast.parse(Path(hiplan.__file__).read_text(encoding="utf-8"))
+    seen = {
+        alias.asname: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hiplan.")
+        for alias in node.names
+    }
+    assert seen == hiplan._HOMES
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match="module 'hiplan' has no attribute 'Plannner'"):
+        hiplan.Plannner  # noqa: B018
+    with pytest.raises(ImportError):
+        from hiplan import agents  # noqa: F401
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_public_names_say_what_they_are(module: str) -> None:
+    for name in set(SURFACE[module].split()) - NEEDS_TORCH:
+        value = getattr(importlib.import_module(module), name)
+        if callable(value) and getattr(value, "__module__", "").startswith("hiplan"):
+            assert value.__doc__ and not value.__doc__.startswith(f"{name}("), f"{module}.{name} has no docstring"

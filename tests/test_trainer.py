@@ -1,0 +1,513 @@
+"""The progressive trainer on a trivial environment: who learns, from which plans, and what survives an interruption."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from doubles import Letters, letters, random_model
+from torch import Tensor
+
+from hiplan.coordination import Limits
+from hiplan.env import Environment
+from hiplan.errors import CheckpointError, ConfigError, PlanFormatError
+from hiplan.executors import Executor
+from hiplan.formats import PlanFormat, render_numbered
+from hiplan.model import Decoding, ScriptedModel
+from hiplan.models.local import LocalModel
+from hiplan.plan import Plan, PlanStep
+from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, Planner
+from hiplan.prompts import BRIEF
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+from hiplan.trace import ROLES, Conversation, Episode, Role
+from hiplan.training import checkpoint, sources, trainer
+from hiplan.training.config import Stage, TrainConfig
+from hiplan.training.rewards import RewardWeights
+from hiplan.training.trainer import ProgressiveTrainer
+
+TOLERANCE = 2e-4  # between recorded and recomputed log-probabilities, as in test_local_model.py
+EXECUTOR = Stage(name="executor", trains=("executor",), plans="oracle", iterations=2, learning_rate=0.01)
+PLANNER = Stage(name="planner", trains=("planner",), iterations=2, learning_rate=0.01)
+JOINT = Stage(name="joint", trains=ROLES, iterations=2, learning_rate=0.01, no_plan=0.3)
+TWO = letters(2)
+
+
+def build(
+    *stages: Stage,
+    model: LocalModel | None = None,
+    tasks: Sequence[Task] = (TWO,),
+    make_env: Callable[[Task], Environment] = Letters,
+    folder: Path | None = None,
+    seed: int = 0,
+    checkpoint_every: int = 2,
+    **settings: Any,
+) -> ProgressiveTrainer:
+    defaults = {"groups": 3, "group_size": 4, "plan_tokens": 4, "action_tokens": 4, "turns": 2}
+    config = TrainConfig(stages=stages, **(defaults | settings))
+    model = model or random_model(seed=1)
+    mix = lambda rng: rng.choice(tasks)  # noqa: E731
+    return ProgressiveTrainer(model, mix, make_env, config, seed, folder, checkpoint_every=checkpoint_every)
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Names of the adapters in which any bit differs."""
+    return {key.split(".")[0] for key, value in after.items() if not torch.equal(value, before[key])}
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """All jobs the trainer hands to its rollouts."""
+    seen: list[Job] = []
+
+    def watched(given: Sequence[Job], *rest: Any, **options: Any) -> list[Episode]:
+        seen.extend(given)
+        return rollout(given, *rest, **options)
+
+    monkeypatch.setattr(trainer, "rollout", watched)
+    return seen
+
+
+# -- who learns --------------------------------------------------------------------------------
+
+
+def test_each_stage_changes_the_adapters_of_its_roles_and_no_others() -> None:
+    run = build(EXECUTOR, PLANNER, JOINT)
+    base = {name: p.detach().clone() for name, p in run.model.weights.model.named_parameters() if "lora" not in name}
+    states = [run.model.weights.state()]
+    run.on_stage_end = lambda stage: states.append(run.model.weights.state())
+    run.train()
+    assert [changed(a, b) for a, b in pairwise(states)] == [{"executor"}, {"planner"}, set(ROLES)]
+    assert all(torch.equal(p, base[name]) for name, p in run.model.weights.model.named_parameters() if name in base)
+    rows = run.metrics.rows
+    assert [row["stage"] for row in rows] == ["executor"] * 2 + ["planner"] * 2 + ["joint"] * 2
+    assert all(
+        ("loss_planner" in row, "loss_executor" in row) == (i > 1, i not in (2, 3)) for i, row in enumerate(rows)
+    )
+    assert all(row[f"logp_gap_{role}"] < TOLERANCE for row in rows for role in ROLES if f"loss_{role}" in row)
+
+
+@pytest.mark.parametrize("trained", ROLES)
+def test_under_joint_weights_the_frozen_roles_tokens_carry_no_loss(
+    trained: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The update is the same, to the bit, when the frozen role's conversations are taken out of the episodes."""
+    frozen = "planner" if trained == "executor" else "executor"
+    stage = Stage(name="one", trains=(trained,), iterations=1, learning_rate=0.01)
+    whole, without = (build(stage, model=random_model("joint", seed=1)) for _ in range(2))
+    taken = []
+
+    def stripped(*given: Any, **options: Any) -> list[Episode]:
+        episodes = rollout(*given, **options)
+        taken.extend(len(e.conversations.pop(frozen).segments) for e in episodes)
+        return episodes
+
+    before = whole.model.weights.state()
+    whole.train()
+    monkeypatch.setattr(trainer, "rollout", stripped)
+    without.train()
+    assert min(taken) > 2
+    assert changed(before, whole.model.weights.state()) == {"joint"}
+    assert not changed(whole.model.weights.state(), without.model.weights.state())
+    assert whole.metrics.rows[0][f"loss_{trained}"] == without.metrics.rows[0][f"loss_{trained}"]
+
+
+def test_no_difference_no_lesson() -> None:
+    """Where all episodes of a group earn the same, nothing moves."""
+
+    class Indifferent(Letters):
+        def step(self, action: str) -> Any:
+            return replace(super().step(action), reward=0.5)
+
+    run = build(replace_stage(EXECUTOR, rewards=RewardWeights(format=0.0)), make_env=Indifferent)
+    before = run.model.weights.state()
+    run.train()
+    assert not changed(before, run.model.weights.state())
+    assert [row["zero_variance_executor"] for row in run.metrics.rows] == [1.0, 1.0]
+    assert "loss_executor" not in run.metrics.rows[0]
+
+
+def replace_stage(stage: Stage, **changes: Any) -> Stage:
+    return stage.model_copy(update=changes)
+
+
+# -- learning ----------------------------------------------------------------------------------
+
+
+def rise(run: ProgressiveTrainer, key: str) -> tuple[float, float]:
+    """The mean of a metric over the first and the last four iterations."""
+    values = [row[key] for row in run.metrics.rows]
+    return sum(values[:4]) / 4, sum(values[-4:]) / 4
+
+
+@pytest.mark.parametrize("mode", ["split", "joint"])
+@pytest.mark.parametrize("estimator", ["grpo", "loo", "rejection"])
+def test_an_executor_learns_a_trivial_task_in_seconds(mode: str, estimator: str) -> None:
+    stage = Stage(name="executor", trains=("executor",), plans="none", iterations=25, learning_rate=0.01)
+    run = build(
+        stage, model=random_model(mode, seed=1), tasks=[letters(1)], estimator=estimator,
+        groups=4, group_size=8, action_tokens=2, turns=1,
+    )  # fmt: skip
+    run.train()
+    first, last = rise(run, "success")
+    assert first < 0.7 < 0.85 < last
+
+
+def test_a_planner_learns_to_write_what_can_be_read() -> None:
+    def read(text: str) -> Plan:
+        if not "a" <= text[:1].lower() <= "m":
+            raise PlanFormatError("begin with a letter up to m")
+        return Plan(steps=(PlanStep(id=1, description=text),))
+
+    model = random_model(seed=1)
+    model.prompts = replace(BRIEF, format=PlanFormat("letters", read, render_numbered))
+    only_format = RewardWeights(outcome=0.0, format=1.0)
+    stage = Stage(name="planner", trains=("planner",), iterations=25, learning_rate=0.01, rewards=only_format)
+    run = build(stage, model=model, tasks=[letters(1)], groups=4, group_size=8, plan_tokens=2, turns=1)
+    run.train()
+    first, last = rise(run, "reward_planner")
+    assert first < 0.6 < 0.85 < last
+
+
+def test_the_anchor_holds_the_policy_near_the_stages_start() -> None:
+    drifts = {}
+    for kl in (0.0, 3.0):
+        run = build(replace_stage(EXECUTOR, kl=kl, iterations=6), action_tokens=2)
+        start = run.model.weights.state()
+        run.train()
+        drifts[kl] = sum((v - start[k]).square().sum().item() for k, v in run.model.weights.state().items())
+        if kl:
+            assert all(row["kl_executor"] >= 0 for row in run.metrics.rows)
+            assert run.metrics.rows[0]["kl_executor"] < run.metrics.rows[-1]["kl_executor"]
+    assert 0 < drifts[3.0] < drifts[0.0]
+
+
+def test_under_joint_weights_the_anchor_holds_the_frozen_role_too() -> None:
+    drifts = {}
+    for kl in (0.0, 3.0):
+        stage = replace_stage(EXECUTOR, plans="self", kl=kl, iterations=6)
+        run = build(stage, model=random_model("joint", seed=1))
+        run.train()
+        drifts[kl] = run.metrics.rows[-1]["drift_planner"]
+    assert 0 < drifts[3.0] < drifts[0.0]
+
+
+# -- what is rolled out ------------------------------------------------------------------------
+
+
+def test_a_group_shares_task_and_plan_and_every_episode_has_a_seed_of_its_own(jobs: list[Job]) -> None:
+    build(replace_stage(EXECUTOR, iterations=3), tasks=[letters(2, k=k) for k in range(9)], groups=5).train()
+    groups = [jobs[i : i + 4] for i in range(0, len(jobs), 4)]
+    assert len(groups) == 15
+    for group in groups:
+        assert len({job.task.id for job in group}) == 1 == len({id(job.planner) for job in group})
+    assert len({group[0].task.id for group in groups}) > 4
+    assert len({job.seed for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(("trains", "share", "expected"), [
+    (("executor",), 0.0, 0.0), (("executor",), 1.0, 1.0), (("executor",), 0.3, 0.3), (("planner",), 0.3, 0.0),
+])  # fmt: skip
+def test_a_share_of_groups_runs_without_a_plan_while_the_executor_learns(
+    jobs: list[Job], trains: tuple[Role, ...], share: float, expected: float
+) -> None:
+    stage = Stage(name="s", trains=trains, plans="oracle", iterations=2, no_plan=share)
+    build(stage, groups=60, group_size=2, action_tokens=1, turns=1).train()
+    bare = [isinstance(job.planner, NoPlanner) for job in jobs]
+    assert sum(bare) / len(bare) == pytest.approx(expected, abs=0.12 if 0 < expected < 1 else 0)
+    assert bare[::2] == bare[1::2]  # whole groups
+
+
+def test_groups_that_agree_are_refilled_and_their_steps_are_counted(jobs: list[Job]) -> None:
+    easy = Task(env="letters", params={"turns": 1, "easy": True})
+
+    def make_env(task: Task) -> Letters:
+        env = Letters(task)
+        if "easy" in task.params:
+            env.step = lambda action: replace(Letters.step(env, "a"), refused=False)  # type: ignore[method-assign]
+        return env
+
+    stage = replace_stage(EXECUTOR, plans="none", iterations=1)
+    settings = {"tasks": [easy, letters(1)], "make_env": make_env, "groups": 8, "turns": 1, "action_tokens": 2}
+    build(stage, **settings).train()
+    once = len(jobs)
+    run = build(stage, resample=2, **settings)
+    run.train()
+    row = run.metrics.rows[0]
+    assert row["episodes"] == row["env_steps"] == len(jobs) - once > once == 8 * 4
+    assert row["episodes"] <= 3 * once
+
+
+def test_a_stage_ends_when_the_steps_are_spent() -> None:
+    run = build(replace_stage(EXECUTOR, iterations=50, env_steps=60), replace_stage(PLANNER, iterations=1))
+    run.train()
+    taken = [row["env_steps"] for row in run.metrics.rows if row["stage"] == "executor"]
+    assert taken[-1] >= 60 > taken[-2]
+    assert run.metrics.rows[-1]["stage"] == "planner"
+
+
+def test_a_failing_environment_is_recorded_and_training_goes_on() -> None:
+    tasks = [TWO, letters(2, broken=True), Task(env="letters", params={"turns": "none"})]
+    run = build(replace_stage(EXECUTOR, iterations=3), tasks=tasks, groups=9)
+    before = run.model.weights.state()
+    run.train()
+    rows = run.metrics.rows
+    assert len(rows) == 3 and all(0 < row["faults"] < row["episodes"] for row in rows)
+    assert changed(before, run.model.weights.state()) == {"executor"}
+    assert "loss_executor" in rows[-1]
+
+
+def test_training_goes_on_when_every_episode_fails() -> None:
+    run = build(EXECUTOR, tasks=[Task(env="letters", params={"turns": "none"})])
+    before = run.model.weights.state()
+    run.train()
+    assert [row["faults"] for row in run.metrics.rows] == [12, 12]
+    assert not changed(before, run.model.weights.state())
+
+
+def test_faulty_episodes_are_no_examples() -> None:
+    """An episode that broke off with part of its reward is left out of rewards and statistics."""
+    run = build(replace_stage(EXECUTOR, iterations=1), tasks=[letters(2, broken=True)])
+    run.train()
+    (row,) = run.metrics.rows
+    assert row["faults"] == row["episodes"] and "reward_executor" not in row
+
+
+# -- where plans come from ---------------------------------------------------------------------
+
+SAY_A = Plan(goal="say", steps=(PlanStep(id=1, description="say a"),))
+DECODING = Decoding()
+
+
+def scripted(plans: Sequence[str], actions: Callable[[Conversation], str]) -> ScriptedModel:
+    """The n-th planner always says the n-th plan; actions are a function of the executor's conversation."""
+    said, spoken = iter(plans), dict[int, str]()
+
+    def say(conversation: Conversation) -> str:
+        if conversation.role == "executor":
+            return actions(conversation)
+        if id(conversation) not in spoken:
+            spoken[id(conversation)] = next(said)
+        return spoken[id(conversation)]
+
+    return ScriptedModel(say)
+
+
+def test_the_oracle_gives_its_plans(jobs: list[Job]) -> None:
+    build(replace_stage(EXECUTOR, iterations=1)).train()
+    assert all(isinstance(job.planner, OraclePlanner) for job in jobs)
+
+
+def test_hindsight_gives_the_plan_of_a_success_and_none_where_there_was_none() -> None:
+    tasks = [letters(1, k=0), letters(1, k=1)]
+    plans = ["1. say z", "no plan", "1. say b", "1. say c"] + ["1. say z"] * 4
+    model = scripted(plans, lambda conversation: conversation.segments[1].text[-1])
+    source = sources.hindsight(model, Planner(BRIEF), Executor(BRIEF), Letters, DECODING, limits=Limits(turns=1))
+    first, second = source(tasks, 0)
+    assert isinstance(first, FixedPlanner) and second is None
+    done = rollout([Job(tasks[0], first, Executor(BRIEF))], ScriptedModel(["b"]), Letters)[0]
+    assert done.plan is not None and done.plan.steps[0].description == "say b"  # the first that succeeded
+
+
+def test_filtered_gives_the_first_plan_that_the_judge_passes() -> None:
+    good, bad = "1. say a\n2. say a after 1", "1. dance"
+    plans = [bad, "no plan", good, "1. say a"] + [bad] * 4
+    source = sources.filtered(scripted(plans, lambda c: "a"), Planner(BRIEF), Executor(BRIEF), Letters, DECODING)
+    first, second = source([letters(2, k=0), letters(2, k=1)], 0)
+    assert isinstance(first, FixedPlanner) and second is None
+    done = rollout([Job(TWO, first, Executor(BRIEF))], ScriptedModel(["a", "a"]), Letters)[0]
+    assert done.plan is not None and len(done.plan.steps) == 2
+
+
+def test_training_goes_on_when_a_source_has_no_plans(jobs: list[Job]) -> None:
+    run = build(replace_stage(EXECUTOR, plans="hindsight"))
+    run.train()
+    assert [row["episodes"] for row in run.metrics.rows] == [0, 0] and not jobs
+
+
+def test_a_plan_file_gives_its_tasks_and_their_plans(tmp_path: Path, jobs: list[Job]) -> None:
+    path = tmp_path / "plans.jsonl"
+    tasks = [letters(1, k=k) for k in range(3)]
+    path.write_text("".join(json.dumps({"task": t.model_dump(), "plan": "1. say a"}) + "\n" for t in tasks))
+    build(replace_stage(EXECUTOR, plans="file"), groups=12, group_size=2, plan_file=str(path)).train()
+    assert {job.task.id for job in jobs} == {task.id for task in tasks}
+    assert all(isinstance(job.planner, FixedPlanner) for job in jobs)
+
+
+GOOD_LINE = json.dumps({"task": TWO.model_dump(), "plan": "1. say a"})
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "no plan file at"),
+    ("", "is empty"),
+    (f"{GOOD_LINE}\nnot json\n", "line 2 of the plan file"),
+    (f"{GOOD_LINE}\n\n", "line 2 of the plan file"),
+    ('{"task": {"env": "letters"}}\n', "line 1 .*plan"),
+    ('{"task": {"env": ""}, "plan": "1. a"}\n', "line 1 of the plan file"),
+    ('{"task": {"env": "letters"}, "plan": "dance"}\n', "line 1 .*no steps found"),
+    ('{"task": {"env": "letters"}, "plan": 7}\n', "line 1 of the plan file"),
+    ("[]\n", "line 1 of the plan file"),
+])  # fmt: skip
+def test_a_plan_file_that_cannot_be_used_says_where_and_why(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "plans.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        sources.from_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stage_without_its_plan_file_says_so() -> None:
+    with pytest.raises(ConfigError, match="plan file"):
+        build(replace_stage(EXECUTOR, plans="file")).train()
+
+
+# -- stopping and going on ---------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """Stands for a person's Ctrl-C or a lost machine."""
+
+
+STAGES = (
+    replace_stage(EXECUTOR, iterations=3, no_plan=0.3),
+    replace_stage(PLANNER, iterations=2, kl=0.1),
+    replace_stage(JOINT, iterations=2),
+)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that must not depend on interruptions."""
+    kept = [folder / "metrics.jsonl", *folder.glob("checkpoints/*/*")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept}
+
+
+@pytest.fixture(scope="module", params=["split", "joint"])
+def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    build(*STAGES, model=random_model(request.param, seed=1), folder=folder).train()
+    return request.param, folder
+
+
+@pytest.mark.parametrize("stops", [(0,), (2,), (3,), (4,), (6,), (1, 3, 5), (2, 2, 2)], ids=str)
+def test_a_stopped_run_goes_on_to_the_same_end(
+    unbroken: tuple[str, Path], stops: tuple[int, ...], tmp_path: Path
+) -> None:
+    mode, expected = unbroken
+    for stop in stops:  # in the iteration with that number, after its update and before its checkpoint
+        run = build(*STAGES, model=random_model(mode, seed=1), folder=tmp_path)
+
+        def on_iteration(row: dict[str, Any], stop: int = stop) -> None:
+            if row["iteration"] == stop:
+                raise Stopped
+
+        run.on_iteration = on_iteration
+        with pytest.raises(Stopped):
+            run.train()
+    last = build(*STAGES, model=random_model(mode, seed=1), folder=tmp_path)
+    assert last.resumed == (stops[-1] > 1)
+    last.train()
+    assert files(tmp_path) == files(expected)
+    assert [row["iteration"] for row in last.metrics.rows] == list(range(7))
+
+
+def test_a_finished_run_has_nothing_left_to_do(unbroken: tuple[str, Path], jobs: list[Job]) -> None:
+    mode, folder = unbroken
+    before = files(folder)
+    build(*STAGES, model=random_model(mode, seed=1), folder=folder).train()
+    assert not jobs and files(folder) == before
+
+
+def test_a_checkpoint_of_another_run_is_refused(unbroken: tuple[str, Path]) -> None:
+    mode, folder = unbroken
+    with pytest.raises(CheckpointError, match="seed 0, not 1"):
+        build(*STAGES, model=random_model(mode, seed=1), folder=folder, seed=1)
+    with pytest.raises(CheckpointError, match="rank 2"):
+        build(*STAGES, model=random_model(mode, seed=1, rank=2), folder=folder)
+    other = random_model("joint" if mode == "split" else "split", seed=1)
+    with pytest.raises(CheckpointError, match="other weights"):
+        build(*STAGES, model=other, folder=folder)
+
+
+def test_a_run_needs_no_folder_and_repeats_itself(unbroken: tuple[str, Path]) -> None:
+    mode, folder = unbroken
+    run = build(*STAGES, model=random_model(mode, seed=1))
+    run.train()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert json.loads(json.dumps(run.metrics.rows)) == rows
+
+
+def test_another_seed_is_another_run(unbroken: tuple[str, Path]) -> None:
+    mode, folder = unbroken
+    run = build(*STAGES, model=random_model(mode, seed=1), seed=5)
+    run.train()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(
+        mine["loss_executor"] != theirs["loss_executor"]
+        for mine, theirs in zip(run.metrics.rows[:3], rows, strict=False)
+    )
+
+
+# -- checkpoints -------------------------------------------------------------------------------
+
+
+def test_a_save_that_is_cut_short_anywhere_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop ``save_state`` at each call that touches the disk in turn; the newest whole one is the old or the new."""
+    old, new = {"a": torch.zeros(3)}, {"a": torch.ones(3)}
+    places = [(checkpoint, "save_tensors"), (Path, "write_text"), (checkpoint.os, "fsync"), (checkpoint.os, "replace")]
+    outcomes, left = [], 0
+
+    def until_spent(real: Any) -> Any:
+        def call(*given: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Stopped
+            return real(*given, **options)
+
+        return call
+
+    for stop in range(20):
+        folder, left, finished = tmp_path / str(stop), stop, False
+        checkpoint.save_state(folder / "000001-0", old, {"n": 1})
+        with monkeypatch.context() as patch, suppress(Stopped):
+            for place, name in places:
+                patch.setattr(place, name, until_spent(getattr(place, name)))
+            checkpoint.save_state(folder / "000002-0", new, {"n": 2})
+            finished = True
+        newest = checkpoint.latest(folder)
+        assert newest is not None
+        tensors, state = checkpoint.load_state(newest)
+        assert torch.equal(tensors["a"], old["a"] if state["n"] == 1 else new["a"])
+        checkpoint.save_state(folder / "000002-0", new, {"n": 2})  # what the cut one left is no hindrance
+        checkpoint.prune(folder, keep=1)
+        assert [p.name for p in folder.glob("[0-9]*")] == ["000002-0"]
+        outcomes.append(state["n"])
+        if finished:
+            break
+    assert finished and outcomes == sorted(outcomes) and set(outcomes) == {1, 2} and len(outcomes) > 5
+
+
+def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(6.0).reshape(2, 3).T, "a": torch.zeros(2)}
+    for name, given in (("1", tensors), ("2", dict(reversed(tensors.items())))):
+        checkpoint.save_state(tmp_path / name, given, {"y": 1, "x": [2.5]})
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in "12")
+    assert one == two and set(one) == {"state.json", "state.safetensors"}
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        checkpoint.load_state(tmp_path / "nowhere")
+    checkpoint.save_state(tmp_path / "1", {"a": torch.zeros(1)}, {})
+    (tmp_path / "1" / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        checkpoint.load_state(tmp_path / "1")
