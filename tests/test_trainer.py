@@ -453,6 +453,32 @@ def test_another_seed_is_another_run(unbroken: tuple[str, Path]) -> None:
     )
 
 
+def test_a_warm_start_comes_before_the_first_stage_and_is_not_repeated(tmp_path: Path) -> None:
+    settings = {"tasks": [letters(n, k=k) for n in (1, 2) for k in range(4)], "warm_start": 8, "folder": tmp_path}
+    whole = build(*STAGES, **(settings | {"folder": None}))
+    cold = whole.model.weights.state()
+    whole.train()
+    first = whole.metrics.rows[0]
+    assert first["kind"] == "warm start" and first["loss_planner"] > 0 and first["loss_executor"] > 0
+    assert [row["kind"] for row in whole.metrics.rows[1:]] == ["train"] * 7
+    assert changed(cold, {k.removeprefix("start."): v for k, v in whole._start.items()}) == set(ROLES)
+    for stop in (0, 2):
+        run = build(*STAGES, **settings)
+        run.save()  # as a job does, which measures the base first
+
+        def on_iteration(row: dict[str, Any], stop: int = stop) -> None:
+            if row["iteration"] == stop:
+                raise Stopped
+
+        run.on_iteration = on_iteration
+        with pytest.raises(Stopped):
+            run.train()
+    last = build(*STAGES, **settings)
+    last.train()
+    assert last.metrics.rows == whole.metrics.rows
+    assert not changed(whole.model.weights.state(), last.model.weights.state())
+
+
 # -- checkpoints -------------------------------------------------------------------------------
 
 

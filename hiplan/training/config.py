@@ -56,8 +56,8 @@ class TrainConfig(BaseModel):
     ``updates``: optimizer steps an iteration. ``estimator``: how rewards become advantages.
     ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
     ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode
-    in training. ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle
-    demonstrations to learn from before the first stage.
+    in training. ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to
+    imitate before the first stage.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -50,12 +50,13 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Cursor:
-    """Where the run stands: the next iteration of a stage, and environment steps taken so far."""
+    """Where the run stands: the next iteration of a stage, environment steps so far, and whether warmed up."""
 
     stage: int = 0
     iteration: int = 0
     total: int = 0
     env_steps: int = 0
+    warm: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ class ProgressiveTrainer:
     # -- the algorithm -----------------------------------------------------------------------
 
     def train(self) -> None:
-        """Run all stages from where the run stands."""
+        """Run all stages from where the run stands, after an optional warm start."""
+        if self.config.warm_start and not self.cursor.warm:
+            self._warm_start()
         while self.cursor.stage < len(self.config.stages):
             stage = self.config.stages[self.cursor.stage]
             if self.cursor.iteration == 0:
@@ -119,6 +122,21 @@ class ProgressiveTrainer:
             if self.on_stage_end:
                 self.on_stage_end(stage)
             self.save()
+
+    def _warm_start(self) -> None:
+        """Supervised learning from the oracle's play, both roles."""
+        from hiplan.training.warmstart import oracle_demonstrations, warm_start  # trl takes seconds to import
+
+        began = time.perf_counter()
+        rng = random.Random(derive_seed(self.seed, "warm start"))
+        tasks = [self.task_mix(rng) for _ in range(self.config.warm_start)]
+        episodes = oracle_demonstrations(tasks, self.model.prompts, self.make_env, limits=self.limits)
+        losses = warm_start(self.model, episodes, seed=self.seed)
+        self.metrics.add(
+            {"kind": "warm start", "episodes": len(episodes), **losses}, warm_s=time.perf_counter() - began
+        )
+        self.cursor.warm = True
+        self.save()
 
     def _iterate(self, stage: Stage) -> None:
         began = time.perf_counter()
