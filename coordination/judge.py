@@ -1,7 +1,7 @@
 """The rule-based judge of plans: PilotRL's three dimensions without a frontier model.
 
-Each dimension is scored 1 to 5. *Correctness*: the share of the task's subgoals that the plan covers
-in an order that works. *Followability*: the share of steps that mean something in this environment and
+Each dimension is scored 1 to 5. *Correctness*: the mean of two shares of the task's subgoals: those the plan covers, and
+those it covers after all that must come before them. *Followability*: the share of steps that mean something in this environment and
 come after all they depend on. *Standardisation*: parsed at all, and of reasonable size.
 """
 
@@ -40,15 +40,9 @@ def judge_plan(plan: Plan | None, env: PlanAware) -> PlanScore:
         return WORST
     subgoals = env.subgoals()
     achieved = [env.subgoal_of(step.description) for step in plan.steps]
-    covered, reached = 0, 0
-    for goal in achieved:  # subgoals must be met in an order that works; extra ones do no harm here
-        if goal is not None and goal in subgoals[reached:]:
-            position = subgoals.index(goal, reached)
-            if position == reached:
-                reached += 1
-                covered += 1
-    unordered = sum(goal in achieved for goal in subgoals)
-    share = (covered + unordered) / (2 * len(subgoals)) if subgoals else 1.0
+    first = {goal: achieved.index(goal) for goal in subgoals if goal in achieved}
+    in_order = sum(all(first.get(b, at) < at for b in subgoals[goal]) for goal, at in first.items())
+    share = (len(first) + in_order) / (2 * len(subgoals)) if subgoals else 1.0
     seen: set[int] = set()
     sound = 0
     for step, goal in zip(plan.steps, achieved, strict=True):

@@ -10,7 +10,7 @@ serves and whether a step is done), which the coordination layer uses to measure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Protocol, runtime_checkable
 
 from hiplan.plan import Plan, StepStatus
@@ -58,8 +58,8 @@ class Oracle(Protocol):
 class PlanAware(Protocol):
     """An environment that understands plan steps written in its own language."""
 
-    def subgoals(self) -> tuple[str, ...]:
-        """What has to be achieved, in an order in which it can be."""
+    def subgoals(self) -> Mapping[str, tuple[str, ...]]:
+        """What has to be achieved, and for each subgoal the subgoals that must be achieved before it."""
         ...
 
     def subgoal_of(self, step: str) -> str | None:

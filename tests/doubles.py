@@ -74,8 +74,8 @@ class Letters:
     def oracle_action(self, step: str | None) -> str:
         return "a"
 
-    def subgoals(self) -> tuple[str, ...]:
-        return ("a",) * self.turns
+    def subgoals(self) -> dict[str, tuple[str, ...]]:
+        return {"a": ()}
 
     def subgoal_of(self, step: str) -> str | None:
         return "a" if step == "say a" else None

@@ -381,7 +381,7 @@ def test_ingredients_match_one_for_one_in_any_order() -> None:
 
 def test_yields_and_counts_are_planned_for() -> None:
     env = made(crafting(**DOOR))
-    assert env.subgoals() == ("plank", "hinge", "door")
+    assert env.subgoals() == {"plank": (), "hinge": (), "door": ("plank", "hinge")}
     actions = []
     while not actions or not actions[-1][1].terminated:
         actions.append((action := env.oracle_action(None), env.step(action)))

@@ -419,6 +419,25 @@ def test_scripts_must_fit() -> None:
         rollout([Job(PLANK, Planner(BRIEF), Executor(BRIEF))], ScriptedModel([]), make_env)
 
 
+class Plain:
+    """An environment that offers nothing optional."""
+
+    def __init__(self, task: Task) -> None:
+        env = Crafting(task)
+        self.reset, self.step, self.state_key, self.close = env.reset, env.step, env.state_key, env.close
+
+
+def test_environments_that_know_nothing_of_plans() -> None:
+    """Shared words tell which step an action serves; a plan that is kept loses nothing of what was seen."""
+    plans = ["1. get log\n2. make plank after 1", "keep"]
+    actions = ["get 1 log", "get the log", RECIPES[0], "get 1 log", RECIPES[0]]
+    episode = episode_of(DOOR, plans, actions, limits=Limits(turns=5), make=Plain)
+    assert verdicts(episode) == [(ON, 1), (ON, 1), (EARLY, 2), (AGAIN, 1), (ON, 2)]
+    assert [(r.turn, r.kept) for r in episode.plans] == [(0, False), (2, True)]
+    (blind,) = rollout([Job(DOOR, OraclePlanner(), OracleExecutor())], ScriptedModel([]), Plain)
+    assert blind.plan is None and blind.stop is StopReason.STUCK
+
+
 def test_tasks_are_addressed_by_content() -> None:
     a, b = ({"seed": 1, "kind": "put"}, {"kind": "put", "seed": 1})
     assert Task(env="household", params=a).id == Task(env="household", params=b).id

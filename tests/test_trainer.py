@@ -136,6 +136,19 @@ def replace_stage(stage: Stage, **changes: Any) -> Stage:
     return stage.model_copy(update=changes)
 
 
+def test_an_optimizer_begins_anew_in_each_stage() -> None:
+    run = build(EXECUTOR, JOINT)
+    steps = []
+
+    def on_iteration(row: dict[str, Any]) -> None:
+        for optimizer in run.optimizers.values():
+            steps.append({int(state["step"]) for state in optimizer.state.values()})
+
+    run.on_iteration = on_iteration
+    run.train()
+    assert steps == [{2}, {4}, {2}, {2}, {4}, {4}]  # two updates an iteration
+
+
 # -- learning ----------------------------------------------------------------------------------
 
 
@@ -376,7 +389,7 @@ class Stopped(BaseException):
 
 STAGES = (
     replace_stage(EXECUTOR, iterations=3, no_plan=0.3),
-    replace_stage(PLANNER, iterations=2, kl=0.1),
+    replace_stage(PLANNER, iterations=3, kl=0.1),  # one checkpoint in its midst, one at its end
     replace_stage(JOINT, iterations=2),
 )
 
@@ -394,7 +407,7 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, folder
 
 
-@pytest.mark.parametrize("stops", [(0,), (2,), (3,), (4,), (6,), (1, 3, 5), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("stops", [(0,), (2,), (3,), (5,), (7,), (1, 3, 6), (2, 2, 2)], ids=str)
 def test_a_stopped_run_goes_on_to_the_same_end(
     unbroken: tuple[str, Path], stops: tuple[int, ...], tmp_path: Path
 ) -> None:
@@ -413,7 +426,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     assert last.resumed == (stops[-1] > 1)
     last.train()
     assert files(tmp_path) == files(expected)
-    assert [row["iteration"] for row in last.metrics.rows] == list(range(7))
+    assert [row["iteration"] for row in last.metrics.rows] == list(range(8))
 
 
 def test_a_finished_run_has_nothing_left_to_do(unbroken: tuple[str, Path], jobs: list[Job]) -> None:
@@ -460,7 +473,7 @@ def test_a_warm_start_comes_before_the_first_stage_and_is_not_repeated(tmp_path:
     whole.train()
     first = whole.metrics.rows[0]
     assert first["kind"] == "warm start" and first["loss_planner"] > 0 and first["loss_executor"] > 0
-    assert [row["kind"] for row in whole.metrics.rows[1:]] == ["train"] * 7
+    assert [row["kind"] for row in whole.metrics.rows[1:]] == ["train"] * 8
     assert changed(cold, {k.removeprefix("start."): v for k, v in whole._start.items()}) == set(ROLES)
     for stop in (0, 2):
         run = build(*STAGES, **settings)

@@ -44,6 +44,9 @@ SHORT = Mix(recite=1.0, recite_lines=3)
 LOOKUP = Mix(recite=0.3, household=0.0, depths=(1.0,), follow=1.0, no_plan=0.3, broken=0.0)
 EASY = Mix(household=0.3, depths=(0.4, 0.6), many_places=0.0)
 BROAD = Mix()
+SKILL = Mix(
+    complete=0.6, renew=0.6, follow=0.85, no_plan_good=0.6, household=0.2, recite=0.15, depths=(0.35, 0.35, 0.2, 0.1)
+)
 FINAL = Mix(complete=0.45, renew=0.55, follow=0.55, no_plan_good=0.3, depths=(0.2, 0.38, 0.3, 0.12))
 
 
@@ -74,6 +77,8 @@ class Part:
 PARTS = (  # recipes are looked up first; the strategies' final shares come last
     Part(((228, SHORT), (570, LOOKUP), (1140, EASY), (2500, BROAD)), peak=1.0, horizon=3800),
     Part(((1600, FINAL),), peak=0.4, horizon=1600),
+    Part(((1150, SKILL),), peak=0.7, horizon=2300),  # crafting was half learned: more of it, and recitals kept
+    Part(((400, FINAL),), peak=0.25, horizon=400),
 )
 
 
@@ -152,16 +157,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4000, help="tokens in a batch")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--after", type=Path, help="skip the first part and start the second from this folder's weights"
-    )
+    parser.add_argument("--start", type=Path, help="start from this folder's weights instead of random ones")
+    parser.add_argument("--skip", type=int, default=0, help="parts of the recipe that those weights have had")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.after:
-        model = LlamaForCausalLM.from_pretrained(args.after)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.after)
+    if args.start:
+        model = LlamaForCausalLM.from_pretrained(args.start)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start)
     else:
         tokenizer = train_tokenizer(seed=10_000_000 + args.seed)
         model = LlamaForCausalLM(architecture(tokenizer))
@@ -169,7 +173,7 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
     with multiprocessing.get_context("spawn").Pool(1, _init, (str(args.out),)) as pool:
         for number, part in enumerate(PARTS):
-            if number == 0 and args.after:
+            if number < args.skip:
                 continue
             first = args.seed * 10**6 + sum(earlier.steps for earlier in PARTS[:number])
             jobs = ((first + step, args.tokens, part.mix(step)) for step in range(part.steps))

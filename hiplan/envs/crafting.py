@@ -137,8 +137,10 @@ class Crafting:
 
     # -- plan awareness ----------------------------------------------------------------------
 
-    def subgoals(self) -> tuple[str, ...]:
-        return tuple(self._totals(self.goal, include_held=False))
+    def subgoals(self) -> dict[str, tuple[str, ...]]:
+        needed = self._totals(self.goal, include_held=False)
+        parts = {item: [self._concrete(need) for need, _ in self.recipes[item].needs] for item in needed}
+        return {item: tuple(part for part in parts[item] if part in needed) for item in needed}
 
     def subgoal_of(self, step: str) -> str | None:
         verb, _, rest = step.strip().lower().rstrip(".").partition(" ")

@@ -296,10 +296,9 @@ class Household:
 
     # -- plan awareness ----------------------------------------------------------------------
 
-    def subgoals(self) -> tuple[str, ...]:
-        last = "use" if self.kind == "look" else "put"
-        treat = (self.kind,) if self.kind in TOOLS else ()
-        return ("find", *treat, last)
+    def subgoals(self) -> dict[str, tuple[str, ...]]:
+        order = ("find", *((self.kind,) if self.kind in TOOLS else ()), "use" if self.kind == "look" else "put")
+        return {goal: order[:i][-1:] for i, goal in enumerate(order)}
 
     def subgoal_of(self, step: str) -> str | None:
         text = step.strip().rstrip(".")

@@ -41,12 +41,15 @@ EXECUTOR_STAGE = Stage(
     name="executor",
     trains=("executor",),
     plans="oracle",
-    iterations=30,
+    iterations=20,
+    learning_rate=2e-3,
     rewards=RewardWeights(adherence=0.2),
     no_plan=0.15,
 )
-PLANNER_STAGE = Stage(name="planner", trains=("planner",), iterations=40, rewards=RewardWeights(quality=0.2))
-JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=40, no_plan=0.1)
+PLANNER_STAGE = Stage(
+    name="planner", trains=("planner",), iterations=20, learning_rate=1e-3, rewards=RewardWeights(quality=0.2)
+)
+JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=25, learning_rate=5e-4, no_plan=0.1)
 
 
 class TrainConfig(BaseModel):
