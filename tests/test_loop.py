@@ -429,7 +429,7 @@ class Plain:
 
 def test_environments_that_know_nothing_of_plans() -> None:
     """Shared words tell which step an action serves; a plan that is kept loses nothing of what was seen."""
-    plans = ["1. get log\n2. make plank after 1", "keep"]
+    plans = ["1. get some log\n2. make plank after 1", "keep"]
     actions = ["get 1 log", "get the log", RECIPES[0], "get 1 log", RECIPES[0]]
     episode = episode_of(DOOR, plans, actions, limits=Limits(turns=5), make=Plain)
     assert verdicts(episode) == [(ON, 1), (ON, 1), (EARLY, 2), (AGAIN, 1), (ON, 2)]
