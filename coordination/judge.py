@@ -1,8 +1,9 @@
 """The rule-based judge of plans: PilotRL's three dimensions without a frontier model.
 
-Each dimension is scored 1 to 5. *Correctness*: the mean of two shares of the task's subgoals: those the plan covers, and
-those it covers after all that must come before them. *Followability*: the share of steps that mean something in this environment and
-come after all they depend on. *Standardisation*: parsed at all, and of reasonable size.
+Each dimension is scored 1 to 5. *Correctness*: the mean of two shares of the task's subgoals: those the plan
+covers, and those it covers after all that must come before them. *Followability*: the share of steps that mean
+something in this environment and come after all they depend on. *Standardisation*: parsed at all, and of
+reasonable size.
 """
 
 from __future__ import annotations
