@@ -41,9 +41,12 @@ def judge_plan(plan: Plan | None, env: PlanAware) -> PlanScore:
         return WORST
     subgoals = env.subgoals()
     achieved = [env.subgoal_of(step.description) for step in plan.steps]
-    first = {goal: achieved.index(goal) for goal in subgoals if goal in achieved}
-    in_order = sum(all(first.get(b, at) < at for b in subgoals[goal]) for goal, at in first.items())
-    share = (len(first) + in_order) / (2 * len(subgoals)) if subgoals else 1.0
+    covered = {goal for goal in achieved if goal in subgoals}
+    met: set[str] = set()  # those that come after all they wait for
+    for goal in achieved:
+        if goal in covered and goal is not None and met.issuperset(subgoals[goal]):
+            met.add(goal)
+    share = (len(covered) + len(met)) / (2 * len(subgoals)) if subgoals else 1.0
     seen: set[int] = set()
     sound = 0
     for step, goal in zip(plan.steps, achieved, strict=True):

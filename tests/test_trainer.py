@@ -20,12 +20,12 @@ from hiplan.executors import Executor
 from hiplan.formats import PlanFormat, render_numbered
 from hiplan.model import Decoding, ScriptedModel
 from hiplan.models.local import LocalModel
-from hiplan.plan import Plan, PlanStep
+from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, Planner
 from hiplan.prompts import BRIEF
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
-from hiplan.trace import ROLES, Conversation, Episode, Role
+from hiplan.trace import ROLES, Conversation, Episode, PlanRecord, Role, Turn, Verdict
 from hiplan.training import checkpoint, sources, trainer
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.rewards import RewardWeights
@@ -325,6 +325,23 @@ def test_hindsight_gives_the_plan_of_a_success_and_none_where_there_was_none() -
     assert isinstance(first, FixedPlanner) and second is None
     done = rollout([Job(tasks[0], first, Executor(BRIEF))], ScriptedModel(["b"]), Letters)[0]
     assert done.plan is not None and done.plan.steps[0].description == "say b"  # the first that succeeded
+
+
+def test_hindsight_puts_what_was_done_before_a_revision_in_front_of_it() -> None:
+    def steps(*described: tuple[int, str, tuple[int, ...]]) -> Plan:
+        return Plan(steps=tuple(PlanStep(id=i, description=text, after=after) for i, text, after in described))
+
+    first = steps((1, "find cup", ()), (2, "wash cup", (1,)), (3, "dry cup", (2,)), (4, "put cup away", (3,)))
+    revised = steps((5, "find towel", ()), (4, "put cup away", (5,)))
+    failed = ReplanReason(kind=ReplanKind.STEP_FAILED, step=3)
+    served = [(1, Verdict.ON_PLAN), (4, Verdict.PREMATURE), (2, Verdict.ON_PLAN), (3, Verdict.ON_PLAN)]
+    episode = Episode(TWO, "", plans=[PlanRecord(0, first), PlanRecord(4, revised, failed)])
+    episode.turns = [Turn(i, "", "", 0.0, False, verdict, step) for i, (step, verdict) in enumerate(served)]
+    whole = sources.whole_plan(episode)
+    assert whole is not None and Plan.model_validate(whole.model_dump()) == whole
+    assert [(s.id, s.after) for s in whole.steps] == [(1, ()), (2, (1,)), (5, ()), (4, (5,))]
+    assert sources.whole_plan(Episode(TWO, "", plans=[PlanRecord(0, first)])) == first
+    assert sources.whole_plan(Episode(TWO, "")) is None
 
 
 def test_filtered_gives_the_first_plan_that_the_judge_passes() -> None:

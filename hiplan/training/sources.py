@@ -17,9 +17,11 @@ from hiplan.errors import ConfigError, PlanFormatError
 from hiplan.executors import ExecutorProtocol
 from hiplan.formats import parse_numbered
 from hiplan.model import Decoding, Model, derive_seed
+from hiplan.plan import Plan
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, PlannerProtocol
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
+from hiplan.trace import Episode, Verdict
 
 PlanSource = Callable[[Sequence[Task], int], list[PlannerProtocol | None]]
 
@@ -48,18 +50,35 @@ def hindsight(
     limits: Limits,
     tries: int = 4,
 ) -> PlanSource:
-    """The plan in force at the end of a successful episode of the agent's own; never revised."""
+    """The plan that led through a successful episode of the agent's own (see ``whole_plan``); never revised."""
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
         jobs = [Job(t, planner, executor, derive_seed(seed, "hindsight", t.id, k)) for t in tasks for k in range(tries)]
         episodes = rollout(jobs, model, make_env, decoding, limits=limits)
         plans: list[PlannerProtocol | None] = []
         for i in range(len(tasks)):
-            good = [e.plan for e in episodes[i * tries : (i + 1) * tries] if e.success and e.plan is not None]
-            plans.append(FixedPlanner(good[0]) if good else None)
+            won = [whole_plan(e) for e in episodes[i * tries : (i + 1) * tries] if e.success]
+            plans.append(next((FixedPlanner(plan) for plan in won if plan is not None), None))
         return plans
 
     return source
+
+
+def whole_plan(episode: Episode) -> Plan | None:
+    """One plan for the whole episode: a revision holds only what was left, so the steps served before it come first.
+
+    Steps that failed are left out; a step depends on those before it alone.
+    """
+    if episode.plan is None:
+        return None
+    failed = {record.reason.step for record in episode.plans if record.reason is not None}
+    served = {turn.step for turn in episode.turns if turn.verdict is Verdict.ON_PLAN} - failed
+    known = {step.id: step for record in episode.plans if record.plan for step in record.plan.steps}
+    left = {step.id for step in episode.plan.steps}
+    before = [step for step in known.values() if step.id in served - left]
+    earlier = [tuple(i for i in step.after if i in {s.id for s in before[:k]}) for k, step in enumerate(before)]
+    done = tuple(step.model_copy(update={"after": after}) for step, after in zip(before, earlier, strict=True))
+    return episode.plan.model_copy(update={"steps": done + episode.plan.steps, "revision": 0})
 
 
 def filtered(
