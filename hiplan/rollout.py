@@ -66,6 +66,8 @@ def rollout(
     finally:  # the model may fail, or a person interrupt
         for one in running:
             one.close()
+    if hasattr(model, "release"):  # caches of episodes that are over
+        model.release()
     return [one.episode for one in running]
 
 

@@ -16,6 +16,7 @@ from hiplan.rollout import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode
 
+BATCH = 128  # episodes at once: their caches take memory
 TEMPERATURES: dict[str, float] = {"greedy": 0.0, "t0.3": 0.3, "t0.7": 0.7, "t1.0": 1.0}
 
 
@@ -66,7 +67,7 @@ def evaluate(
     limits: Limits | None = None,
     on_done: Callable[[Episode], None] | None = None,
 ) -> list[EvalResult]:
-    """One episode per task of every cell, all in one batch; the same seed gives the same episodes.
+    """One episode per task of every cell, ``BATCH`` at a time; the same seed gives the same episodes.
 
     Cells share the seed of a task, so that they can be compared pairwise.
     """
@@ -75,7 +76,8 @@ def evaluate(
         for cell in cells
         for task in cell.tasks
     ]
-    episodes = iter(rollout(jobs, model, make_env, None, policy, limits, on_done))
+    parts = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
+    episodes = iter([e for part in parts for e in rollout(part, model, make_env, None, policy, limits, on_done)])
     return [EvalResult([next(episodes) for _ in cell.tasks]) for cell in cells]
 
 

@@ -203,6 +203,10 @@ class LocalModel:
         ).logits
         return logits[:, -1].float()
 
+    def release(self) -> None:
+        """Free all caches; a conversation that goes on is processed anew."""
+        self._stores.clear()
+
     def _store(self, role: Role) -> KVStore:
         """The role's cache; emptied when its weights have changed."""
         name, version = self.weights.adapter[role], self.weights.version(role)
