@@ -35,7 +35,7 @@ def main() -> None:
         jobs = [Job(train_mix()(rng), planner, executor, seed) for seed in range(args.episodes)]
         model.usage = Usage()
         began = time.perf_counter()
-        episodes = rollout(jobs, model, make_env, Decoding(1.0, plan_tokens=96, action_tokens=24))
+        episodes = rollout(jobs, model, make_env, Decoding(1.0, plan_tokens=128, action_tokens=32))
         wall, usage = time.perf_counter() - began, model.usage
         print(
             f"{repeat:>6}  {len(episodes):>8}  {sum(len(e.turns) for e in episodes):>5}  {usage.processed:>9}  "

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiplan.errors import ConfigError
 from hiplan.evaluation.panels import EnvName
-from hiplan.training.config import TrainConfig, WeightsConfig
+from hiplan.models.settings import WeightsConfig
+from hiplan.training.config import TrainConfig
 
 
 class RunConfig(BaseModel):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Acted": "hiplan.requests",
     "Agent": "hiplan.agent",
     "Completion": "hiplan.model",
     "Decoding": "hiplan.model",
@@ -27,6 +28,7 @@ _HOMES = {
     "OraclePlanner": "hiplan.planners",
     "Plan": "hiplan.plan",
     "PlanGraph": "hiplan.coordination",
+    "PlanReady": "hiplan.requests",
     "PlanRevision": "hiplan.plan",
     "PlanStep": "hiplan.plan",
     "Planner": "hiplan.planners",
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from hiplan.planners import NoPlanner as NoPlanner
     from hiplan.planners import OraclePlanner as OraclePlanner
     from hiplan.planners import Planner as Planner
+    from hiplan.requests import Acted as Acted
+    from hiplan.requests import PlanReady as PlanReady
     from hiplan.task import StepResult as StepResult
     from hiplan.task import Task as Task
     from hiplan.trace import Episode as Episode

@@ -21,7 +21,7 @@ from hiplan.plan import Plan
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import FULL
 from hiplan.requests import Acted, Ask, Generate, PlanReady
-from hiplan.rollout import answer_locally, describe, engine
+from hiplan.rollout import answer_locally, describe, engine, first_observation
 from hiplan.task import Task
 from hiplan.trace import Episode, StopReason
 
@@ -68,7 +68,7 @@ class Agent:
         """
         env, episode = self._env(task), Episode(task, "")
         try:
-            loop = self._loop(task, await _in_thread(_reset, env, task))
+            loop = self._loop(task, await _in_thread(first_observation, env, task))
             asked = 0
             answer: Any = None
             while True:
@@ -133,7 +133,7 @@ class Stream:
         agent, task = self._agent, self.episode.task
         env = agent._env(task)
         try:
-            loop = agent._loop(task, _reset(env, task))
+            loop = agent._loop(task, first_observation(env, task))
             asked = 0
             answer: Any = None
             while True:
@@ -160,11 +160,6 @@ class Stream:
             raise
         finally:
             env.close()
-
-
-def _reset(env: Environment, task: Task) -> str:
-    with engine("reset"):
-        return env.reset(task)
 
 
 def _ended_by(error: BaseException, episode: Episode) -> None:

@@ -41,9 +41,9 @@ def parse_revision(text: str, read: Callable[[str], Plan]) -> Plan | None:
     return None if text.strip().strip(".").lower() == KEEP else read(text)
 
 
-def first_line(text: str) -> str:
-    """The first line that is not blank. Raises ``ActionFormatError`` where there is none."""
-    for line in text.splitlines():
+def last_line(text: str) -> str:
+    """The last line that is not blank; what comes before is thought. Raises ``ActionFormatError`` without one."""
+    for line in reversed(text.splitlines()):
         if line.strip():
             return line.strip()
     raise ActionFormatError("no action found; write one action on a line of its own")
@@ -87,7 +87,7 @@ BRIEF = Prompts(
     mend=lambda message: f"error: {message}",
     executor_system="executor",
     act=_act,
-    parse_action=first_line,
+    parse_action=last_line,
 )
 
 _REASONS = {
@@ -98,8 +98,7 @@ _REASONS = {
 
 
 def _full_revise(episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> str:
-    since = max((record.turn for record in episode.plans[:-1]), default=0)
-    since = min(since, len(episode.turns) - 1)
+    since = episode.plans[-1].turn  # the planner has been told of all turns before
     history = "\n".join(f"> {turn.action}\n{turn.observation}" for turn in episode.turns[since:])
     return (
         f"{_REASONS[reason.kind].format(step=reason.step)}\n\nWhat happened:\n{history}\n\n"

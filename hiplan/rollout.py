@@ -7,9 +7,10 @@ error, its siblings go on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hiplan.coordination import Limits, ReplanPolicy, adaplan
@@ -45,7 +46,7 @@ def rollout(
 ) -> list[Episode]:
     """Run all jobs to their end; episodes come back in the jobs' order.
 
-    ``on_done`` is called as each episode ends.
+    ``on_done`` is called as each episode ends. What ``model`` raises ends the whole rollout: it is nobody's episode.
     """
     decoding = decoding or Decoding()
     running = [_Running(job, make_env, policy, limits) for job in jobs]
@@ -96,8 +97,7 @@ class _Running:
         try:
             with engine("building the environment"):
                 self._env = self._make(self.job.task)
-            with engine("reset"):
-                observation = self._env.reset(self.job.task)
+            observation = first_observation(self._env, self.job.task)
         except Exception as error:  # a broken task or engine must not take its siblings down
             self._fail(error)
             return
@@ -144,7 +144,18 @@ class _Running:
 
 def describe(error: BaseException) -> str:
     """An error as ``Episode.error`` keeps it."""
-    return f"{type(error).__name__}: {error}"
+    return printable(f"{type(error).__name__}: {error}")
+
+
+def printable(text: str) -> str:
+    """Untrusted text as any file can hold it: lone surrogates become ``?``."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def first_observation(env: Environment, task: Task) -> str:
+    """Reset the environment. Raises ``EnvironmentFault`` where it fails."""
+    with engine("reset"):
+        return printable(env.reset(task))
 
 
 @contextmanager
@@ -165,7 +176,10 @@ def answer_locally(ask: Ask, env: Environment) -> Any:
     """
     if isinstance(ask, Act):
         with engine(f"step({ask.action[:80]!r})"):
-            return env.step(ask.action)
+            result = env.step(ask.action)
+            if not math.isfinite(result.reward):
+                raise EnvironmentFault(f"step({ask.action[:80]!r}) gave the reward {result.reward}; expected a number")
+            return replace(result, observation=printable(result.observation))
     if isinstance(ask, Consult):
         capable = {
             "oracle_plan": Oracle,

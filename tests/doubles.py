@@ -6,7 +6,8 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from hiplan.models.local import LocalModel, find_model
-from hiplan.models.weights import LoraSettings, RoleWeights, WeightMode
+from hiplan.models.settings import LoraSettings, WeightMode
+from hiplan.models.weights import RoleWeights
 from hiplan.plan import Plan, PlanStep, StepStatus
 from hiplan.prompts import BRIEF
 from hiplan.task import StepResult, Task

@@ -11,6 +11,7 @@ import kill_worker
 import pytest
 
 KILLS = 8
+LONG = 300  # seconds; only a run that hangs takes so long
 
 
 def begin(folder: Path) -> ForkServerProcess:
@@ -31,10 +32,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         multiprocessing.get_context("forkserver").set_forkserver_preload(["kill_worker"])
-        begin(tmp_path_factory.mktemp("first")).join()  # the server's imports are not counted
+        begin(tmp_path_factory.mktemp("first")).join(LONG)  # the server's imports are not counted
     folder, began = tmp_path_factory.mktemp("unbroken"), time.monotonic()
     process = begin(folder)
-    process.join()
+    process.join(LONG)
     assert process.exitcode == 0
     return folder, time.monotonic() - began
 
@@ -55,7 +56,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(unbroken: tuple[Path, float], s
         if process.exitcode == 0:
             break
     last = begin(tmp_path)
-    last.join()
+    last.join(LONG)
     assert last.exitcode == 0
     assert killed and max(lengths) > 0  # it was killed, and not each time before it had begun
     assert results(tmp_path) == results(expected)

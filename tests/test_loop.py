@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiplan.coordination import Limits, never, on_failure
+from hiplan.coordination import Limits, Tracker, never, on_failure
 from hiplan.envs import make_env
 from hiplan.envs.crafting import Crafting
 from hiplan.errors import TaskError, UserError
@@ -107,6 +107,29 @@ def test_a_plan_may_be_kept_and_revised_later() -> None:
     assert [r.plan.revision for r in episode.plans if r.plan] == [0, 0, 1]
     assert verdicts(episode)[:3] == [(ON, 1), (EARLY, 3), (ON, 4)]
     check_golden("household-kept-then-revised", episode)
+
+
+def test_the_planner_is_told_each_turn_once() -> None:
+    plans = ["1. make door", "keep", "keep"]
+    texts = {"planner": plans, "executor": ["plank", "door", "hinge", "get 2 log"]}
+    model = ScriptedModel(lambda conversation: texts[conversation.role].pop(0))
+
+    def policy(tracker: Tracker, episode: Episode) -> ReplanReason | None:
+        return ReplanReason(kind=ReplanKind.STUCK) if len(episode.turns) in (1, 3) else None
+
+    job = Job(DOOR, Planner(FULL), Executor(FULL))
+    (episode,) = rollout([job], model, make_env, policy=policy, limits=Limits(turns=4))
+    told = [s.text for s in episode.conversations["planner"].segments if s.author == "user"][1:]
+    assert [[line for line in text.splitlines() if line.startswith("> ")] for text in told] == [
+        ["> plank"],
+        ["> door", "> hinge"],
+    ]
+
+
+def test_what_comes_before_the_last_line_is_thought() -> None:
+    thought = [f"for plank: 2 log\n\n  {action}  \n" for action in MAKE_DOOR]
+    episode = episode_of(DOOR, ["1. make plank\n2. make hinge\n3. make door after 1, 2"], thought)
+    assert episode.success and [turn.action for turn in episode.turns] == MAKE_DOOR
 
 
 def test_a_plan_used_up_leads_to_a_revision() -> None:
@@ -237,6 +260,35 @@ def test_whatever_an_environment_raises_is_a_fault_of_the_environment(method: st
     assert episode.error.startswith(f"EnvironmentFault: {method}")
     assert episode.error.endswith(f"raised {type(error).__name__}: {error}")
     assert Episode.from_json(episode.to_json()).error == episode.error
+
+
+class Garbled(Crafting):
+    """Its texts hold what no file can hold, and its reward may be none."""
+
+    def __init__(self, task: Task, reward: float = 0.0) -> None:
+        super().__init__(task)
+        self._reward = reward
+
+    def reset(self, task: Task) -> str:
+        return super().reset(task) + "\ud800"
+
+    def step(self, action: str) -> StepResult:
+        result = super().step(action)
+        return StepResult(result.observation + "\udfff", result.reward + self._reward, result.terminated)
+
+
+def test_texts_that_no_file_can_hold_are_made_printable() -> None:
+    episode = played(Garbled)
+    assert episode.success and episode.observation.endswith("?")
+    assert all(turn.observation.endswith("?") for turn in episode.turns)
+    assert Episode.from_json(episode.to_json()).to_json() == episode.to_json()
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_is_a_fault_of_the_environment(reward: float) -> None:
+    episode = played(lambda task: Garbled(task, reward))
+    assert episode.stop is StopReason.FAULT
+    assert episode.error == f"EnvironmentFault: step('get 2 log') gave the reward {reward}; expected a number"
 
 
 def test_a_task_that_cannot_be_built_is_recorded() -> None:

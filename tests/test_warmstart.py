@@ -77,6 +77,8 @@ def test_what_an_oracle_is_written_down_as_is_what_a_model_would_have_written(pr
             mine, theirs = (e.conversations.get(role) for e in (shown, spoken))
             assert (mine and mine.segments) == (theirs and theirs.segments)
         assert [t.action for t in spoken.turns] == [t.action for t in shown.turns]
+        written = [x.text for x in shown.conversations["executor"].segments if x.author == "assistant"]
+        assert written == [prompts.render_action(turn.action) for turn in shown.turns]
         assert [r.plan and r.plan.steps for r in spoken.plans] == [r.plan and r.plan.steps for r in shown.plans]
 
 

@@ -1,6 +1,6 @@
 """Make tiny-v1 from nothing: tokenizer, demonstrations, pretraining. ``python experiments/tiny/build.py --help``
 
-Deterministic for a given seed, torch version and number of threads. The recipe (``demos.Mix`` and the
+Deterministic for a given seed, torch version and number of processes. The recipe (``demos.Mix`` and the
 constants here) was frozen before any reinforcement learning was tuned.
 """
 
@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import random
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -35,51 +36,37 @@ TEMPLATE = (
     "{% else %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-HIDDEN, LAYERS, HEADS, INNER, VOCAB, WINDOW = 128, 5, 4, 352, 1152, 1024
-MUON_LR, ADAM_LR, WARMUP = 0.02, 2e-3, 100  # AdamW alone did not learn to look recipes up, Muon did in 200 steps
+HIDDEN, LAYERS, HEADS, HEAD, INNER, VOCAB, WINDOW = 128, 4, 8, 32, 352, 1152, 1536
+THETA = 1e6  # of the rotary positions: most pairs turn slowly, so that names can be matched far away
+LOOK_BACK = 6.0  # strength of the first layer's heads that start out looking back
+MUON_LR, ADAM_LR, WARMUP = 0.02, 2e-3, 100  # AdamW alone did not learn to copy from the context in 1,000 steps
 PAD = 1  # its id
 MICRO = 1800  # padded tokens in one forward pass
-LONGEST = 400  # tokens of a row; the rest of a long failure teaches nothing new
-SHORT = Mix(recite=1.0, recite_lines=3)
-LOOKUP = Mix(recite=0.3, household=0.0, depths=(1.0,), follow=1.0, no_plan=0.3, broken=0.0)
-EASY = Mix(household=0.3, depths=(0.4, 0.6), many_places=0.0)
-BROAD = Mix()
-SKILL = Mix(
-    complete=0.6, renew=0.6, follow=0.85, no_plan_good=0.6, household=0.2, recite=0.15, depths=(0.35, 0.35, 0.2, 0.1)
-)
-FINAL = Mix(complete=0.45, renew=0.55, follow=0.55, no_plan_good=0.3, depths=(0.2, 0.38, 0.3, 0.12))
+LONGEST = 480  # tokens of a row; the rest of a long failure teaches nothing new
+SKILL = Mix(complete=0.7, renew=0.7, follow=0.85, no_plan_good=0.6, household=0.4, recite=0.1, many_places=0.2)
+FINAL = Mix()
+RECIPES, MASTERED = 12, 0.3  # recitals grow up to so many recipes, each time the loss is below this
+SKILL_STEPS, FINAL_STEPS, PATIENCE = 1400, 800, 3000
 
 
-@dataclass(frozen=True)
-class Part:
-    """A stretch of training with optimizers of its own.
+def course() -> Generator[tuple[Mix, float], float, None]:
+    """What to train on and the learning rate's share, step by step; is sent each step's loss.
 
-    ``phases``: mixes, each with the step of this part at which it ends. ``peak``: highest learning rate, as a share of
-    the optimizers'; it falls along a cosine that would end after ``horizon`` steps.
+    First recitals, of one more recipe whenever the shorter ones are mastered: heads that look up are learned in minutes
+    from two or three recipes, and not at all from ten. Then all that is played, from mostly good play; the
+    strategies' shares come last.
     """
-
-    phases: tuple[tuple[int, Mix], ...]
-    peak: float
-    horizon: int
-
-    @property
-    def steps(self) -> int:
-        return self.phases[-1][0]
-
-    def mix(self, step: int) -> Mix:
-        return next(mix for end, mix in self.phases if step < end)
-
-    def rate(self, step: int) -> float:
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.horizon)))
-        return self.peak * min(1, (step + 1) / WARMUP) * (0.02 + 0.98 * fall)
-
-
-PARTS = (  # recipes are looked up first; the strategies' final shares come last
-    Part(((228, SHORT), (570, LOOKUP), (1140, EASY), (2500, BROAD)), peak=1.0, horizon=3800),
-    Part(((1600, FINAL),), peak=0.4, horizon=1600),
-    Part(((1150, SKILL),), peak=0.7, horizon=2300),  # crafting was half learned: more of it, and recitals kept
-    Part(((400, FINAL),), peak=0.25, horizon=400),
-)
+    step = 0
+    for most in range(2, RECIPES + 1):
+        losses: list[float] = []
+        while len(losses) < 15 or fmean(losses[-10:]) > MASTERED:
+            losses.append((yield Mix(recite=1.0, recite_lines=most), min(1.0, (step + 1) / WARMUP)))
+            step += 1
+            if step == PATIENCE:
+                raise RuntimeError(f"recipes were not learned to be looked up in {PATIENCE} steps; try another --seed")
+    steps = SKILL_STEPS + FINAL_STEPS
+    for step in range(steps):
+        yield SKILL if step < SKILL_STEPS else FINAL, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def train_tokenizer(seed: int, episodes: int = 2000) -> PreTrainedTokenizerFast:
@@ -116,23 +103,12 @@ def rows(episode: Episode, codec: ChatCodec) -> list[tuple[list[int], list[bool]
     return [(ids[:LONGEST], own[:LONGEST]) for ids, own in out]
 
 
-_CODEC: ChatCodec | None = None
-
-
-def _init(path: str) -> None:
-    global _CODEC
-    torch.set_num_threads(1)
-    _CODEC = ChatCodec(PreTrainedTokenizerFast.from_pretrained(path))
-
-
-def _batch(job: tuple[int, int, Mix]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """One batch of about ``tokens`` tokens, as padded ids and labels, (B, T) each, sorted by length."""
-    index, tokens, mix = job
-    rng = random.Random(f"batch {index}")
+def draw(seed: str, tokens: int, mix: Mix, codec: ChatCodec) -> list[tuple[Tensor, Tensor]]:
+    """About ``tokens`` tokens of demonstrations, as padded ids and labels, (B, T) each, sorted by length."""
+    rng = random.Random(seed)
     found: list[tuple[list[int], list[bool]]] = []
-    assert _CODEC is not None
     while sum(len(ids) for ids, _ in found) < tokens:
-        found += rows(demonstrate(rng.randrange(2**60), mix), _CODEC)
+        found += rows(demonstrate(rng.randrange(2**60), mix), codec)
     groups: list[list[tuple[list[int], list[bool]]]] = [[]]
     for row in sorted(found, key=lambda row: len(row[0])):
         if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > MICRO:
@@ -156,76 +132,106 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"), help="folder to write the model to")
     parser.add_argument("--tokens", type=int, default=4000, help="tokens in a batch")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--start", type=Path, help="start from this folder's weights instead of random ones")
-    parser.add_argument("--skip", type=int, default=0, help="parts of the recipe that those weights have had")
+    parser.add_argument("--processes", type=int, default=2, help="share the batch among so many, one thread each")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.start:
-        model = LlamaForCausalLM.from_pretrained(args.start)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start)
-    else:
-        tokenizer = train_tokenizer(seed=10_000_000 + args.seed)
-        model = LlamaForCausalLM(architecture(tokenizer))
-    tokenizer.save_pretrained(args.out)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
-    with multiprocessing.get_context("spawn").Pool(1, _init, (str(args.out),)) as pool:
-        for number, part in enumerate(PARTS):
-            if number < args.skip:
-                continue
-            first = args.seed * 10**6 + sum(earlier.steps for earlier in PARTS[:number])
-            jobs = ((first + step, args.tokens, part.mix(step)) for step in range(part.steps))
-            loss = train(model, part, _ahead(pool, jobs))
-            model.save_pretrained(args.out)
-    steps = sum(part.steps for part in PARTS)
-    about = {"prompts": "brief", "seed": args.seed, "steps": steps, "batch_tokens": args.tokens, "loss": round(loss, 4)}
-    (args.out / "hiplan.json").write_text(json.dumps(about, indent=2) + "\n")
+    train_tokenizer(seed=10_000_000 + args.seed).save_pretrained(args.out)
+    with tempfile.TemporaryDirectory() as meeting:
+        torch.multiprocessing.spawn(work, (args, meeting), nprocs=args.processes)
+
+
+def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
+    """One process: the same model as in the others, a share of each batch."""
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}/all", rank=rank, world_size=args.processes)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
+    model = LlamaForCausalLM(architecture(tokenizer))
+    look_back(model)
+    told = train(model, ChatCodec(tokenizer), args, rank)
+    if rank == 0:
+        about = {"prompts": "brief", "seed": args.seed, "batch_tokens": args.tokens, **told}
+        (args.out / "hiplan.json").write_text(json.dumps(about, indent=2) + "\n")
+    dist.destroy_process_group()
 
 
 def architecture(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Llama, as small as still learns to look recipes up."""
+    """Llama; eight heads, biases in attention and slow rotary positions learn to look recipes up soonest."""
     return LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=HIDDEN, intermediate_size=INNER, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=WINDOW, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        num_attention_heads=HEADS, head_dim=HEAD, num_key_value_heads=HEADS, attention_bias=True,
+        rope_parameters={"rope_type": "default", "rope_theta": THETA}, max_position_embeddings=WINDOW,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
 
 
-def train(model: LlamaForCausalLM, part: Part, batches: Iterator[list[tuple[Tensor, Tensor]]]) -> float:
-    """One part; returns the mean loss of its last 200 steps, in nats per token of the roles' own."""
+def look_back(model: LlamaForCausalLM) -> None:
+    """Let the first layer's first four heads start out attending 1, 2, 3 and 4 tokens back.
+
+    Rotary positions turn pair i of a key at n against a query at m by f_i (m - n), so constant biases give the score
+    A^2 sum_i cos(f_i (m - n - d)), which is highest at distance d. Looking up needs such heads *and* heads that match
+    what they bring; from random weights neither is learned before the other.
+    """
+    attention: Any = model.model.layers[0].self_attn
+    frequencies = model.model.rotary_emb.inv_freq  # (size / 2,)
+    size, half = 2 * len(frequencies), len(frequencies)
+    with torch.no_grad():
+        for head, distance in enumerate((1, 2, 3, 4)):
+            query, key = (p.bias[head * size : (head + 1) * size] for p in (attention.q_proj, attention.k_proj))
+            key[:half] = LOOK_BACK
+            query[:half] = LOOK_BACK * torch.cos(frequencies * distance)
+            query[half:] = -LOOK_BACK * torch.sin(frequencies * distance)
+
+
+def train(model: LlamaForCausalLM, codec: ChatCodec, args: argparse.Namespace, rank: int) -> dict[str, float]:
+    """Trains and saves; returns the steps taken and the mean loss of the last 200, in nats per own token."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers: dict[Any, float] = {
         torch.optim.Muon(matrices, lr=MUON_LR, momentum=0.95, weight_decay=0.01): MUON_LR,
         torch.optim.AdamW(others, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0.0): ADAM_LR,
     }
-    began, tokens, losses = time.time(), 0, []
-    for step, micro in enumerate(batches):
+    if rank == 0:
+        print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+    began, losses, plan = time.time(), [], course()
+    mix, rate = next(plan)
+    while True:
         for optimizer, top in optimizers.items():
             optimizer.zero_grad()
             for group in optimizer.param_groups:
-                group["lr"] = top * part.rate(step)
-        count = sum(int((labels[:, 1:] != -100).sum()) for _, labels in micro)
-        loss = 0.0
-        for ids, labels in micro:
-            share = step_loss(model, ids, labels) / count
-            share.backward()
-            loss += share.item()
-            tokens += int((ids != PAD).sum())
+                group["lr"] = top * rate
+        total, count, seed = 0.0, 0, f"batch {args.seed} {len(losses)} {rank}"
+        for ids, labels in draw(seed, args.tokens // args.processes, mix, codec):
+            loss = step_loss(model, ids, labels)
+            loss.backward()
+            total, count = total + loss.item(), count + int((labels[:, 1:] != -100).sum())
+        losses.append(_share(model, total, count))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        losses.append(loss)
-        if step % 50 == 0:
-            mean, spent = sum(losses[-50:]) / len(losses[-50:]), time.time() - began
-            left = spent / (step + 1) * (part.steps - step - 1)
-            print(
-                f"step {step}/{part.steps}  loss {mean:.4f}  {tokens / spent:.0f} tokens/s  {left:.0f} s left",
-                flush=True,
-            )
-    return sum(losses[-200:]) / len(losses[-200:])
+        if rank == 0 and len(losses) % 50 == 0:
+            what = f"recitals of {mix.recite_lines}" if mix.recite == 1 else "play"
+            spent = time.time() - began
+            print(f"step {len(losses)}  {what}  loss {fmean(losses[-50:]):.4f}  {spent:.0f} s", flush=True)
+            model.save_pretrained(args.out)
+        try:
+            mix, rate = plan.send(losses[-1])
+        except StopIteration:
+            break
+    if rank == 0:
+        model.save_pretrained(args.out)
+    return {"steps": len(losses), "loss": round(fmean(losses[-200:]), 4)}
+
+
+def _share(model: LlamaForCausalLM, total: float, count: int) -> float:
+    """Add up all processes' gradients and make them those of the mean loss, which is returned."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    everything = torch.cat([torch.tensor([total, float(count)]), *(g.flatten() for g in gradients)])
+    dist.all_reduce(everything)
+    loss, tokens, flat = everything[0], everything[1], everything[2:]
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_((part / tokens).view_as(gradient))
+    return float(loss / tokens)
 
 
 def step_loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -234,17 +240,6 @@ def step_loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) 
     targets = labels[:, 1:]
     kept = targets != -100
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept], reduction="sum")
-
-
-def _ahead(pool: Any, jobs: Iterator[Any], depth: int = 6) -> Iterator[Any]:
-    """Results of jobs in order, with a few computed ahead."""
-    pending = []
-    for job in jobs:
-        pending.append(pool.apply_async(_batch, (job,)))
-        if len(pending) >= depth:
-            yield pending.pop(0).get()
-    for result in pending:
-        yield result.get()
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class DemoPlanner:
         conversation.ask(BRIEF.plan(episode), 0)
         plan = self._write()
         if self.broken:
-            text = BRIEF.format.render(plan).replace(". ", " ") if self.rng.random() < 0.5 else "Need"
+            text = BRIEF.format.render(plan).replace(". ", " ") if self.rng.random() < 0.5 else plan.goal
             conversation.answer(text, "plan", 0, trained=False)
             try:
                 BRIEF.format.parse(text)
@@ -129,17 +129,18 @@ class DemoPlanner:
             PlanStep(id=ids[s.id], description=s.description, after=tuple(ids[a] for a in s.after if a in ids))
             for s in left
         )
-        need = ", ".join(s.description.removeprefix("make ") for s in reversed(left))
-        return Plan(goal=full.goal, steps=steps, rationale=f"Need {need}")
+        shown = [line for line in full.rationale.splitlines() if line.removeprefix("for ").split(":")[0] in top]
+        return Plan(goal=full.goal, steps=steps, rationale="\n".join(shown))
 
 
 class DemoExecutor:
-    """Acts as its strategy says, one action per turn."""
+    """Acts as its strategy says, one action per turn; where it begins to make something, it says its recipe first."""
 
     def __init__(self, env: Crafting | Household, rng: random.Random, mix: Mix, planned: bool) -> None:
         self.env, self.rng, self.planned = env, rng, planned
         self.good = rng.random() < (mix.follow if planned else mix.no_plan_good)
         self.wanted: list[str] = [env.goal] if isinstance(env, Crafting) else []
+        self.making = ""
         self.circle = rng.randint(1, 2)
 
     def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
@@ -147,34 +148,39 @@ class DemoExecutor:
         if not conversation.segments:
             conversation.ask(BRIEF.executor_system, 0, author="system")
         conversation.ask(BRIEF.act(episode), len(episode.turns))
-        action = self._choose(episode, ready)
-        conversation.answer(action, "action", len(episode.turns))
-        return action
+        text = self._choose(episode, ready)
+        conversation.answer(text, "action", len(episode.turns))
+        return BRIEF.parse_action(text)
         yield
 
     def _choose(self, episode: Episode, ready: tuple[int, ...]) -> str:
         plan = episode.plan
-        if plan is not None and self.good:
-            return self.env.oracle_action(plan.step(ready[0]).description if ready else plan.steps[-1].description)
+        step = plan and (plan.step(ready[0]) if ready and self.good else plan.steps[-1]).description
         if isinstance(self.env, Crafting):
-            return self._descend(episode, self.env) if self.good else self.env.oracle_action(f"make {self.env.goal}")
-        if plan is not None:
-            return self.env.oracle_action(plan.steps[-1].description)
-        return self.env.oracle_action(None) if self.good else self._wander(self.env)
+            item = step.removeprefix("make ") if step and self.good else self._descend(episode, self.env)
+            return self._make(item, self.env)
+        if plan is not None or self.good:
+            return self.env.oracle_action(step)
+        return self._wander(self.env)
+
+    def _make(self, item: str, env: Crafting) -> str:
+        """Fetch the first thing that is missing, whether or not it can be fetched, then craft."""
+        recipe = env.recipes[item]
+        action = next((f"get {count} {need}" for need, count in recipe.needs if env.held[need] < count), str(recipe))
+        if item == self.making:
+            return action
+        self.making = item
+        return f"for {item}: {', '.join(f'{count} {need}' for need, count in recipe.needs)}\n{action}"
 
     def _descend(self, episode: Episode, env: Crafting) -> str:
-        """Without a plan: try to fetch; what cannot be fetched is what must be made first."""
-        if episode.turns:
+        """Without a plan to follow: what cannot be fetched must be made first; a bad executor never comes to that."""
+        if episode.turns and self.good:
             last = episode.turns[-1]
             if last.refused:
                 self.wanted.append(last.action.split(" ", 2)[2])
             elif last.action.startswith("craft"):
                 self.wanted.pop()
-        recipe = env.recipes[self.wanted[-1]]
-        for item, count in recipe.needs:
-            if env.held[item] < count:
-                return f"get {count} {item}"
-        return str(recipe)
+        return self.wanted[-1]
 
     def _wander(self, env: Household) -> str:
         """Without a plan: look at the same few places again and again, and skip the treatment."""

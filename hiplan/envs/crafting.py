@@ -106,7 +106,10 @@ class Crafting:
     # -- oracle ------------------------------------------------------------------------------
 
     def oracle_plan(self) -> Plan:
-        """Post-order of the goal's recipe graph: one ``make`` step per item still to be crafted."""
+        """Post-order of the goal's recipe graph: one ``make`` step per item still to be crafted.
+
+        The rationale says what each of them needs, from the goal down.
+        """
         todo = list(self._totals(self.goal, include_held=True))
         ids = {item: i + 1 for i, item in enumerate(todo)}
         steps = tuple(
@@ -117,7 +120,8 @@ class Crafting:
             )
             for item in todo
         )
-        return Plan(goal=f"craft {self.goal}", steps=steps, rationale="Need " + ", ".join(reversed(todo)))
+        needs = [f"for {item}: {', '.join(need for need, _ in self.recipes[item].needs)}" for item in reversed(todo)]
+        return Plan(goal=f"craft {self.goal}", steps=steps, rationale="\n".join(needs))
 
     def oracle_action(self, step: str | None) -> str:
         """Fetch what is missing of the step's raw ingredients, then craft."""

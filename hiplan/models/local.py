@@ -25,7 +25,8 @@ from hiplan.errors import ConfigError
 from hiplan.model import Completion, Request
 from hiplan.models.cache import BatchCache, KVStore, Slot
 from hiplan.models.chat import ChatCodec
-from hiplan.models.weights import LoraSettings, RoleWeights, WeightMode
+from hiplan.models.settings import LoraSettings, WeightMode
+from hiplan.models.weights import RoleWeights
 from hiplan.prompts import FULL, STYLES, Prompts
 from hiplan.trace import Role
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hiplan.errors import CheckpointError
 from hiplan.models.local import LocalModel
-from hiplan.models.weights import LoraSettings
+from hiplan.models.settings import LoraSettings
 
 
 def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any]) -> None:

@@ -15,29 +15,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hiplan.errors import CheckpointError
+from hiplan.models.settings import LoraSettings, WeightMode
 from hiplan.trace import ROLES, Role
-
-WeightMode = Literal["joint", "split"]
-
-
-class LoraSettings(BaseModel):
-    """``rank`` and ``alpha`` (scale = alpha / rank) of every adapter; ``targets`` as in PEFT."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
-    targets: str | tuple[str, ...] = "all-linear"
 
 
 class RoleWeights:

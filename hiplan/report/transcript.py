@@ -165,9 +165,9 @@ def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) ->
 
 def _turn(episode: Episode, turn: Turn, plan: Plan | None) -> Block:
     block = Block("turn", f"Turn {turn.index + 1}", ((clean(turn.action) or "(nothing)", "action"),))
-    written = [s.text for s in _written(episode, "executor", turn.index)]
-    if written and written[-1].strip() != turn.action.strip():
-        block.quote(written[-1], "dim")
+    for segment in _written(episode, "executor", turn.index)[-1:]:  # what it wrote besides the action
+        *thought, last = segment.text.strip().splitlines() or [""]
+        block.quote("\n".join(thought if last.strip() == turn.action.strip() else [*thought, last]), "dim")
     said: list[Piece] = []
     if turn.verdict is not None:
         said.append((str(turn.verdict), VERDICTS[turn.verdict]))

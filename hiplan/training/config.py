@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from hiplan.model import Decoding
-from hiplan.models.weights import LoraSettings, WeightMode
 from hiplan.trace import Role
 from hiplan.training.rewards import RewardWeights
 
@@ -75,8 +74,8 @@ class TrainConfig(BaseModel):
     clip_high: float = Field(default=0.28, gt=0)
     dual_clip: float | None = 3.0
     temperature: float = Field(default=1.0, gt=0)
-    plan_tokens: int = Field(default=96, ge=1)
-    action_tokens: int = Field(default=24, ge=1)
+    plan_tokens: int = Field(default=128, ge=1)
+    action_tokens: int = Field(default=32, ge=1)
     turns: int = Field(default=20, ge=1)
     batch_tokens: int = Field(default=1800, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
@@ -86,12 +85,3 @@ class TrainConfig(BaseModel):
     def decoding(self, temperature: float | None = None) -> Decoding:
         """How to sample within these limits; at the training temperature unless another is given."""
         return Decoding(self.temperature if temperature is None else temperature, self.plan_tokens, self.action_tokens)
-
-
-class WeightsConfig(BaseModel):
-    """Which weights the roles have: ``joint`` or ``split``, and their LoRA."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: WeightMode = "split"
-    lora: LoraSettings = LoraSettings()

@@ -43,5 +43,6 @@ def format_share(episode: Episode, role: Role) -> float:
     """Share of the role's texts that parsed; for the executor, of actions the environment did not refuse."""
     if role == "executor":
         return sum(not turn.refused for turn in episode.turns) / max(1, len(episode.turns))
-    texts = sum(s.author == "assistant" for s in episode.conversation("planner").segments)
+    planner = episode.conversations.get("planner")
+    texts = sum(s.author == "assistant" for s in planner.segments) if planner else 0
     return 1 - episode.mistakes.get("planner", 0) / max(1, texts)
