@@ -161,7 +161,7 @@ def rise(run: ProgressiveTrainer, key: str) -> tuple[float, float]:
 @pytest.mark.parametrize("mode", ["split", "joint"])
 @pytest.mark.parametrize("estimator", ["grpo", "loo", "rejection"])
 def test_an_executor_learns_a_trivial_task_in_seconds(mode: str, estimator: str) -> None:
-    stage = Stage(name="executor", trains=("executor",), plans="none", iterations=25, learning_rate=0.01)
+    stage = Stage(name="executor", trains=("executor",), plans="none", iterations=40, learning_rate=0.01)
     run = build(
         stage, model=random_model(mode, seed=1), tasks=[letters(1)], estimator=estimator,
         groups=4, group_size=8, action_tokens=2, turns=1,
@@ -207,10 +207,9 @@ def test_under_joint_weights_the_anchor_holds_the_frozen_role_too(monkeypatch: p
         run.train()
         return float(run.metrics.rows[-1]["drift_planner"])
 
-    free, held = drift(0.0), drift(3.0)
+    free, held = drift(0.0), drift(6.0)
     monkeypatch.setattr(ProgressiveTrainer, "_held", lambda *given: [])
-    executor_alone = drift(3.0)
-    print(free, executor_alone, held)
+    executor_alone = drift(6.0)
     assert 0 < held < 0.7 * executor_alone < free
 
 

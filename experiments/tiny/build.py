@@ -42,11 +42,14 @@ LOOK_BACK = 6.0  # strength of the first layer's heads that start out looking ba
 MUON_LR, ADAM_LR, WARMUP = 0.02, 2e-3, 100  # AdamW alone did not learn to copy from the context in 1,000 steps
 PAD = 1  # its id
 MICRO = 1800  # padded tokens in one forward pass
-LONGEST = 480  # tokens of a row; the rest of a long failure teaches nothing new
-SKILL = Mix(complete=0.7, renew=0.7, follow=0.85, no_plan_good=0.6, household=0.4, recite=0.1, many_places=0.2)
+LONGEST = 512  # tokens of a row; the rest of a long failure teaches nothing new
+SKILL = Mix(
+    complete=0.7, renew=0.7, follow=0.85, no_plan_good=0.6, household=0.4, recite=0.1, many_places=0.2,
+    depths=(0.15, 0.3, 0.35, 0.2),
+)  # fmt: skip
 FINAL = Mix()
-RECIPES, MASTERED = 12, 0.3  # recitals grow up to so many recipes, each time the loss is below this
-SKILL_STEPS, FINAL_STEPS, PATIENCE = 1400, 800, 3000
+RECIPES, MASTERED = 10, 0.3  # recitals grow up to so many recipes, each time the loss is below this
+SKILL_STEPS, FINAL_STEPS, PATIENCE = 1350, 650, 3000
 
 
 def course() -> Generator[tuple[Mix, float], float, None]:

@@ -34,7 +34,7 @@ class Mix:
     no_plan_good: float = 0.25  # of these, executors that work towards the goal
     broken: float = 0.02  # planners whose first text does not parse
     household: float = 0.5
-    depths: tuple[float, ...] = (0.3, 0.36, 0.24, 0.1)  # crafting, by depth from 1
+    depths: tuple[float, ...] = (0.22, 0.36, 0.3, 0.12)  # crafting, by depth from 1
     many_places: float = 0.1  # household tasks with 6 to 8 places
     recite: float = 0.0  # documents that say a recipe list again in another order: looking up, many times a row
     recite_lines: int = 7  # the most lines in such a list
@@ -140,7 +140,7 @@ class DemoExecutor:
         self.env, self.rng, self.planned = env, rng, planned
         self.good = rng.random() < (mix.follow if planned else mix.no_plan_good)
         self.wanted: list[str] = [env.goal] if isinstance(env, Crafting) else []
-        self.making = ""
+        self.thought = ""
         self.circle = rng.randint(1, 2)
 
     def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
@@ -155,25 +155,28 @@ class DemoExecutor:
 
     def _choose(self, episode: Episode, ready: tuple[int, ...]) -> str:
         plan = episode.plan
-        step = plan and (plan.step(ready[0]) if ready and self.good else plan.steps[-1]).description
+        step = plan and (plan.step(ready[0]) if ready and self.good else plan.steps[-1])
         if isinstance(self.env, Crafting):
-            item = step.removeprefix("make ") if step and self.good else self._descend(episode, self.env)
-            return self._make(item, self.env)
-        if plan is not None or self.good:
-            return self.env.oracle_action(step)
+            if step is None:
+                return self._make(self._descend(episode, self.env), self.env)
+            return self._make(step.description.removeprefix("make "), self.env, f"step {step.id} ")
+        if step is not None or self.good:
+            return self.env.oracle_action(step and step.description)
         return self._wander(self.env)
 
-    def _make(self, item: str, env: Crafting) -> str:
+    def _make(self, item: str, env: Crafting, under: str = "") -> str:
         """Fetch the first thing that is missing, whether or not it can be fetched, then craft."""
-        recipe = env.recipes[item]
-        action = next((f"get {count} {need}" for need, count in recipe.needs if env.held[need] < count), str(recipe))
-        if item == self.making:
+        needs = env.recipes[item].needs
+        missing = (f"get {count} {need}" for need, count in needs if env.held[need] < count)
+        action = next(missing, str(env.recipes[item]))
+        thought = f"{under}for {item}: {', '.join(f'{count} {need}' for need, count in needs)}"
+        if thought == self.thought:
             return action
-        self.making = item
-        return f"for {item}: {', '.join(f'{count} {need}' for need, count in recipe.needs)}\n{action}"
+        self.thought = thought
+        return f"{thought}\n{action}"
 
     def _descend(self, episode: Episode, env: Crafting) -> str:
-        """Without a plan to follow: what cannot be fetched must be made first; a bad executor never comes to that."""
+        """Without a plan: what cannot be fetched must be made first; a bad executor never comes to that."""
         if episode.turns and self.good:
             last = episode.turns[-1]
             if last.refused:
