@@ -21,6 +21,11 @@ def begin(folder: Path) -> ForkServerProcess:
     return process
 
 
+def rows(folder: Path) -> int:
+    log = folder / "metrics.jsonl"
+    return log.read_text().count("\n") if log.is_file() else 0
+
+
 def results(folder: Path) -> dict[str, bytes]:
     found = [folder / "metrics.jsonl", *folder.glob("checkpoints/*/*"), *folder.glob("adapters/*/*.safetensors")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
@@ -43,21 +48,21 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_run_ends_as_if_it_had_not_been(unbroken: tuple[Path, float], seed: int, tmp_path: Path) -> None:
     expected, seconds = unbroken
-    rng, killed, lengths = random.Random(seed), 0, []
+    rng, total, lengths = random.Random(seed), rows(expected), []
     for _ in range(KILLS):
-        process = begin(tmp_path)
-        process.join(timeout=rng.uniform(0.3, 0.9) * seconds)
+        process, goal = begin(tmp_path), rng.randint(1, total - 1)
+        while process.is_alive() and rows(tmp_path) < goal:
+            time.sleep(0.002)
+        process.join(timeout=rng.uniform(0.0, 0.5) * seconds / total)
         process.kill()  # does nothing to one that has ended
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-        killed += process.exitcode != 0
-        log = tmp_path / "metrics.jsonl"
-        lengths.append(log.read_text().count("\n") if log.is_file() else 0)
         if process.exitcode == 0:
             break
+        lengths.append(rows(tmp_path))
     last = begin(tmp_path)
     last.join(LONG)
     assert last.exitcode == 0
-    assert killed and max(lengths) > 0  # it was killed, and not each time before it had begun
+    assert max(lengths) > 0  # it was killed, and not each time before it had begun
     assert results(tmp_path) == results(expected)
     assert len(results(expected)) == 1 + 2 * 2 + 2

@@ -168,7 +168,7 @@ def test_an_executor_learns_a_trivial_task_in_seconds(mode: str, estimator: str)
     )  # fmt: skip
     run.train()
     first, last = rise(run, "success")
-    assert first < 0.7 < 0.85 < last
+    assert first + 0.1 < last > 0.85
 
 
 def test_a_planner_learns_to_write_what_can_be_read() -> None:

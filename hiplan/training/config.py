@@ -40,15 +40,15 @@ EXECUTOR_STAGE = Stage(
     name="executor",
     trains=("executor",),
     plans="oracle",
-    iterations=20,
-    learning_rate=2e-3,
+    iterations=12,
+    learning_rate=1e-3,
     rewards=RewardWeights(adherence=0.2),
     no_plan=0.15,
 )
 PLANNER_STAGE = Stage(
-    name="planner", trains=("planner",), iterations=20, learning_rate=1e-3, rewards=RewardWeights(quality=0.2)
+    name="planner", trains=("planner",), iterations=12, learning_rate=2e-3, rewards=RewardWeights(quality=0.2)
 )
-JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=25, learning_rate=5e-4, no_plan=0.1)
+JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=16, learning_rate=7e-4, no_plan=0.1)
 
 
 class TrainConfig(BaseModel):
