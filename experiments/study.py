@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
@@ -40,17 +40,21 @@ def study(
     numbers = [int(seed) for seed in seeds.split(",")]
     if not only_table:
         with ThreadPoolExecutor(parallel) as pool:
-            list(pool.map(lambda seed: cell("main", seed, out, set or []), numbers))
-            wanted = [(name, seed) for name in BASELINES for seed in numbers]
-            list(pool.map(lambda one: cell(one[0], one[1], out, set or []), wanted))
+            mains = {seed: pool.submit(cell, "main", seed, out, set or []) for seed in numbers}
+            wanted = [(name, seed) for name in BASELINES for seed in numbers]  # none waits for one that has not begun
+            rest = [pool.submit(cell, name, seed, out, set or [], mains[seed]) for name, seed in wanted]
+        for done in (*mains.values(), *rest):
+            done.result()
     text = table(out, numbers)
     print(text)
     (out / "table.md").write_text(text + "\n")
 
 
-def cell(name: str, seed: int, out: Path, overrides: list[str]) -> None:
-    """Run one cell to its end, or go on with it, unless it is finished."""
+def cell(name: str, seed: int, out: Path, overrides: list[str], after: Future[None] | None = None) -> None:
+    """Run one cell to its end, or go on with it, unless it is finished; ``after`` another, whose steps it matches."""
     folder = out / f"{name}-{seed}"
+    if after is not None:
+        after.result()
     if (folder / "report.html").is_file():
         return
     command = [sys.executable, str(HERE / "run.py")]

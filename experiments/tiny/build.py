@@ -23,6 +23,7 @@ import torch.distributed as dist
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hiplan.models.chat import ChatCodec
@@ -147,6 +148,7 @@ def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
     """One process: the same model as in the others, a share of each batch."""
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
+    disable_progress_bar()
     dist.init_process_group("gloo", init_method=f"file://{meeting}/all", rank=rank, world_size=args.processes)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
     model = LlamaForCausalLM(architecture(tokenizer))

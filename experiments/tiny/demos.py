@@ -27,9 +27,9 @@ from hiplan.trace import Episode, Kind
 class Mix:
     """Shares of the good strategies and of task kinds; frozen with tiny-v1."""
 
-    complete: float = 0.35  # planners that plan all that is needed, against shallow plans
-    renew: float = 0.45  # planners that revise to something new, against repeating
-    follow: float = 0.45  # executors that follow the plan, against jumping to the end
+    complete: float = 0.4  # planners that plan all that is needed, against shallow plans
+    renew: float = 0.5  # planners that revise to something new, against repeating
+    follow: float = 0.5  # executors that follow the plan, against jumping to the end
     no_plan: float = 0.2  # episodes without a plan
     no_plan_good: float = 0.25  # of these, executors that work towards the goal
     broken: float = 0.02  # planners whose first text does not parse
