@@ -233,7 +233,7 @@ def test_drawing_inverts_the_distribution_function() -> None:
 def test_a_cut_answer_is_ended_by_an_untrained_token_of_the_next_prompt(tiny: LocalModel) -> None:
     conversation = Conversation("executor")
     conversation.ask("executor", 0, author="system")
-    cut = say(tiny, conversation, "get 2 log", 0, tokens(1))
+    cut = say(tiny, conversation, "Goal: 1 plank.\nRecipes:\n1 plank: 2 log\nNo plan.", 0, tokens(1, 0.0))
     assert (cut.finish, len(cut.ids)) == ("length", 1)
     whole = say(tiny, conversation, "ok", 1, tokens(60, 0.0))
     assert whole.finish == "stop" and whole.ids[-1] == tiny.codec.end_id
