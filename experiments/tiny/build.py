@@ -46,7 +46,7 @@ MICRO = 1800  # padded tokens in one forward pass
 LONGEST = 512  # tokens of a row; the rest of a long failure teaches nothing new
 SKILL = Mix(
     complete=0.7, renew=0.7, follow=0.85, no_plan_good=0.6, household=0.4, recite=0.1, many_places=0.2,
-    depths=(0.15, 0.3, 0.35, 0.2),
+    depths=(0.15, 0.25, 0.35, 0.25), plan_only=0.35,
 )  # fmt: skip
 FINAL = Mix()
 RECIPES, MASTERED = 10, 0.3  # recitals grow up to so many recipes, each time the loss is below this

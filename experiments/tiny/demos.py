@@ -10,11 +10,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from hiplan.coordination import Limits
 from hiplan.envs import make_env
 from hiplan.envs.crafting import Crafting
 from hiplan.envs.household import Household, chain
 from hiplan.model import ScriptedModel
 from hiplan.plan import Plan, PlanRevision, PlanStep, ReplanReason
+from hiplan.planners import NoPlanner
 from hiplan.planners.simple import renumber
 from hiplan.prompts import BRIEF, KEEP
 from hiplan.requests import Steps
@@ -36,6 +38,7 @@ class Mix:
     household: float = 0.5
     depths: tuple[float, ...] = (0.22, 0.36, 0.3, 0.12)  # crafting, by depth from 1
     many_places: float = 0.1  # household tasks with 6 to 8 places
+    plan_only: float = 0.15  # documents that end with the first plan: many plans for few tokens
     recite: float = 0.0  # documents that say a recipe list again in another order: looking up, many times a row
     recite_lines: int = 7  # the most lines in such a list
 
@@ -113,7 +116,7 @@ class DemoPlanner:
         if isinstance(self.env, Household):
             steps = [s.description for s in full.steps]
             kept = [s for s in steps if s.split()[0] not in ("clean", "heat", "cool")]
-            return Plan(goal=full.goal, steps=chain(kept or steps))
+            return Plan(goal=full.goal, steps=chain(kept or steps), rationale=full.rationale)
         return self._shallow(full)
 
     def _shallow(self, full: Plan) -> Plan:
@@ -223,11 +226,11 @@ def demonstrate(seed: int, mix: Mix, task: Task | None = None) -> Episode:
     env = make_env(task)
     assert isinstance(env, Crafting | Household)
     planned = rng.random() >= mix.no_plan
-    from hiplan.planners import NoPlanner
 
     planner = DemoPlanner(env, rng, mix) if planned else NoPlanner()
+    limits = Limits(turns=0) if planned and rng.random() < mix.plan_only else Limits()
     job = Job(task, planner, DemoExecutor(env, rng, mix, planned))
-    episode = rollout([job], ScriptedModel([]), lambda _: env)[0]
+    episode = rollout([job], ScriptedModel([]), lambda _: env, limits=limits)[0]
     if episode.error:
         raise RuntimeError(f"demonstration {seed} failed: {episode.error}")
     return episode

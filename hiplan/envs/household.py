@@ -248,9 +248,13 @@ class Household:
         return [p for p in self.all_places if p in self.places and p not in self.seen]
 
     def oracle_plan(self) -> Plan:
-        """What is left to do, guessing the first unseen place where the object's place is not known."""
+        """What is left to do, guessing the first unseen place where the object's place is not known.
+
+        The rationale says which places are left to guess from.
+        """
         steps: list[str] = []
         guesses = self.unseen()
+        left = len(guesses)
         for name in self.names:
             if self._finished(name):
                 continue
@@ -266,7 +270,8 @@ class Household:
             steps.append(f"use {self.tool}" if self.kind == "look" else f"put {thing} in {self._nearest_destination()}")
         if not steps:
             steps.append(f"find {self.target} at {(guesses or self.places)[0]}")
-        return Plan(goal=self.goal(), steps=chain(steps))
+        rationale = f"not seen: {', '.join(self.unseen())}" if len(guesses) < left else ""
+        return Plan(goal=self.goal(), steps=chain(steps), rationale=rationale)
 
     def _nearest_destination(self) -> str:
         return next(p for p in self.places if p.split()[0] == self.destination)

@@ -1,0 +1,135 @@
+"""The main job as its users start it: a small real run, its folder, its companions, and what wrong options say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    part
+    for text in (
+        "train.stages.executor.iterations=1",
+        "train.stages.planner.iterations=1",
+        "train.stages.joint.iterations=2",
+        "train.groups=3",
+        "train.group_size=4",
+        "train.turns=4",
+        "eval_turns=4",
+        "panel_tasks=2",
+        "threads=1",
+    )
+    for part in ("--set", text)
+]
+FILES = (
+    "config.yaml", "metrics.jsonl", "times.jsonl", "times.json", "panels.json", "environment.json", "curves.png",
+    "plan_graph.png", "transcripts.jsonl", "report.html", "stages/executor/stage.json", "stages/planner/stage.json",
+    "stages/joint/planner/adapter_model.safetensors", "stages/joint/executor/adapter_model.safetensors",
+)  # fmt: skip
+
+
+def command(*options: str | Path) -> list[str]:
+    return [sys.executable, str(ROOT / "experiments" / "run.py"), *map(str, options)]
+
+
+def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "160"}
+    return subprocess.run(command(*options), capture_output=True, text=True, timeout=300, env=environment)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job") / "run"
+    done = run("--out", folder, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert f"report: {folder / 'report.html'}" in done.stdout.replace("\n", "")
+    return folder
+
+
+def test_a_run_leaves_everything_in_its_folder(finished: Path) -> None:
+    assert [name for name in FILES if not (finished / name).is_file()] == []
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows if row["kind"] == "train"] == ["executor", "planner", "joint", "joint"]
+    measured = {(row["stage"], row["panel"], row["agent"]) for row in rows if row["kind"] == "eval"}
+    assert measured >= {
+        (s, p, a) for s in ("base", "final") for p in ("train", "dev", "heldout") for a in ("plan", "none")
+    }
+    assert measured >= {(s, "dev", "plan") for s in ("executor", "planner", "joint")}
+    page = (finished / "report.html").read_text()
+    assert "<script" not in page and "http://" not in page and page.count("data:image/png;base64,") == 2
+
+
+def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command("--out", folder, *SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log, until = folder / "metrics.jsonl", time.monotonic() + 200
+    while not (log.is_file() and '"planner"' in log.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL  # it had not ended before
+    assert not (folder / "report.html").exists()
+    done = run("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    for name in (*FILES[:2], *FILES[4:6], "transcripts.jsonl", *FILES[-4:]):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_a_stage_can_be_measured_and_played(finished: Path) -> None:
+    measured = run("evaluate", finished / "stages/joint", "--tasks", "2", "--panel-seed", "5", "--decoding", "greedy")
+    assert measured.returncode == 0, measured.stderr
+    assert all(f"mixed-{panel}-5" in measured.stdout for panel in ("train", "dev", "heldout"))
+    played = run("play", finished / "stages/joint", "--env", "crafting", "--index", "1")
+    assert played.returncode == 0 and "Turn 1" in played.stdout and "Plan" in played.stdout
+
+
+def test_match_takes_as_many_environment_steps_as_another_run(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    steps = max(row["env_steps"] for row in rows if row["kind"] == "train")
+    shown = run("--config", ROOT / "experiments/configs/rejection.yaml", "--match", finished, "--show-config")
+    assert yaml.safe_load(shown.stdout)["train"]["stages"][-1]["env_steps"] == steps
+
+
+def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 3\nenv: crafting\ntrain: {groups: 5}\n")
+    shown = run("--config", file, "--seed", "4", "--set", "train.stages.joint.iterations=7", "--show-config")
+    settings = yaml.safe_load(shown.stdout)
+    assert (settings["seed"], settings["env"], settings["train"]["groups"]) == (4, "crafting", 5)
+    assert settings["train"]["stages"][2]["iterations"] == 7 and settings["train"]["group_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--set", "train.gruops=3"], "unknown field 'train.gruops': no 'gruops' here; expected one of"),
+        (["--set", "train.groups"], "has no '='"),
+        (["--set", "train.groups=few"], "train.groups: input should be a valid integer"),
+        (["--set", "train.stages.middle.iterations=3"], "no 'middle' here; expected one of executor, planner, joint"),
+        (["--weights", "glued"], "weights.mode: input should be 'joint'"),
+        (["--model", "nowhere"], "no model at 'nowhere'"),
+        (["--config", "absent.yaml"], "no config file at 'absent.yaml'"),
+        (["--resume", "absent"], "no config file at"),
+        (["--resume", "absent", "--seed", "1"], "--resume takes no other settings"),
+        (["--match", "absent"], "no run at 'absent'"),
+        (["evaluate", "absent"], "'absent' is not a stage checkpoint"),
+        (["play", "--env", "chess"], "no tasks are called 'chess'"),
+        (["play", "--index", "6400"], "the panel has no task 6400"),
+    ],
+)
+def test_wrong_options_are_answered_in_one_line(options: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(command(*options), capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(finished: Path) -> None:
+    done = run("--out", finished, *SMALL)
+    assert done.returncode == 2 and f"go on with --resume {finished}" in done.stderr
