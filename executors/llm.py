@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from hiplan.errors import ActionFormatError
 from hiplan.prompts import FULL, Prompts
-from hiplan.requests import Generate, Steps
+from hiplan.requests import Steps, answered
 from hiplan.trace import Episode
 
 
 class Executor:
     """Acts with the model the driver holds for the role ``executor``.
 
-    A text without an action is passed on as it is: the environment refuses it and says so.
+    A text without an action is passed on as it is: the environment refuses it and says so. When the window is full
+    the conversation begins anew with the task, the plan in force and the last turns.
     """
 
     def __init__(self, prompts: Prompts = FULL) -> None:
@@ -22,16 +23,12 @@ class Executor:
         if not conversation.segments:
             conversation.ask(self.prompts.executor_system, turn, author="system")
         conversation.ask(self.prompts.act(episode), turn)
-        done = yield Generate(conversation)
-        conversation.answer(
-            done.text,
-            "action",
-            turn,
-            prompt_ids=done.prompt_ids,
-            ids=done.ids,
-            logprobs=done.logprobs,
-            finish=done.finish,
-        )
+        done = yield from answered(conversation, "action", turn)
+        if done.finish == "window" and turn > 0:
+            conversation = episode.restart("executor")
+            conversation.ask(self.prompts.executor_system, turn, author="system")
+            conversation.ask(self.prompts.resume(episode), turn)
+            done = yield from answered(conversation, "action", turn)
         try:
             return self.prompts.parse_action(done.text)
         except ActionFormatError:

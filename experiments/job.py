@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,16 @@ from hiplan.evaluation.panels import PanelName
 from hiplan.executors import Executor
 from hiplan.models.local import LocalModel
 from hiplan.models.stages import save_stage
+from hiplan.models.weights import RoleWeights
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.report.curves import draw_curves
 from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
-from hiplan.trace import Episode
+from hiplan.trace import ROLES, Episode
 from hiplan.training.checkpoint import write_text
 from hiplan.training.config import Stage
+from hiplan.training.processes import play_together
 from hiplan.training.trainer import ProgressiveTrainer
 
 AGENTS = ("plan", "none")
@@ -56,10 +60,14 @@ class Job:
             on_iteration=self._show_iteration, on_stage_end=self._end_stage,
         )  # fmt: skip
         self._progress: Progress | None = None
+        self.first = self.trainer.accelerator.is_main_process  # of several processes, the one that writes
+        if not self.first:
+            self.console = Console(quiet=True)
 
     def run(self) -> None:
         """Measure, train, measure, report."""
-        self._describe_run()
+        if self.first:
+            self._describe_run()
         with self._watching():
             if not self.trainer.resumed:
                 self._measure_whole("base")
@@ -67,7 +75,8 @@ class Job:
             self.trainer.train()
             if self.config.train.stages:
                 self._measure_whole("final", sample=True)
-        self._report()
+        if self.first:
+            self._report()
 
     # -- measuring ---------------------------------------------------------------------------
 
@@ -75,17 +84,19 @@ class Job:
         """Best decoding on dev for each agent, then that one on the train and held-out panels."""
         self._say(f"{stage}: measuring with plans and without")
         dev = self.panels["dev"].tasks
-        tried = [(agent, name) for agent in AGENTS for name in TEMPERATURES]
+        agents, decodings = self.config.agents, self.config.decodings
+        tried = [(agent, name) for agent in agents for name in decodings]
         results = dict(zip(tried, self._evaluate([(a, d, "dev") for a, d in tried]), strict=True))
         for (agent, name), result in results.items():
             self._record(stage, agent, name, "dev", result)
-        best = {a: max(TEMPERATURES, key=lambda d: results[a, d].success) for a in AGENTS}  # first of equals
-        cells = [(agent, best[agent], panel) for agent in AGENTS for panel in ("train", "heldout")]
+        best = {a: max(decodings, key=lambda d: results[a, d].success) for a in agents}  # first of equals
+        cells = [(agent, best[agent], panel) for agent in agents for panel in ("train", "heldout")]
         for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
             self._record(stage, agent, name, panel, result)
             if sample and agent == "plan":
                 self._keep_samples(result.episodes)
-        self._say(f"{stage}: best decoding on {len(dev)} dev tasks: plan {best['plan']}, none {best['none']}")
+        chosen = ", ".join(f"{agent} {name}" for agent, name in best.items())
+        self._say(f"{stage}: best decoding on {len(dev)} dev tasks: {chosen}")
 
     def _evaluate(self, cells: list[tuple[str, str, str]]) -> list[EvalResult]:
         planner: dict[str, PlannerProtocol] = {"plan": Planner(self.model.prompts), "none": NoPlanner()}
@@ -98,6 +109,7 @@ class Job:
             ],
             make_env,
             limits=Limits(turns=self.config.eval_turns),
+            share=partial(play_together, accelerator=self.trainer.accelerator),
         )
 
     def _record(self, stage: str, agent: str, decoding: str, panel: str, result: EvalResult) -> None:
@@ -117,11 +129,14 @@ class Job:
                 "n": len(result.episodes),
                 "adherence": result.adherence,
                 "turns": result.turns,
+                "solved": "".join("01"[e.success] for e in result.episodes),
             }
         )
 
     def _keep_samples(self, episodes: list[Episode]) -> None:
         """A few transcripts: revised and solved ones first, then failures."""
+        if not self.first:
+            return
         ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, len(e.plans)), e.task.id))
         picked = [*ranked[:4], *[e for e in ranked if not e.success][:2]]
         path = self.out / "transcripts.jsonl"
@@ -133,13 +148,14 @@ class Job:
 
     def _end_stage(self, stage: Stage) -> None:
         folder = self.out / "stages" / stage.name
-        folder.parent.mkdir(exist_ok=True)
         about = {"stage": stage.name, "seed": self.config.seed, "env": self.config.env}
-        save_stage(self.model, folder, self.config.model, about)
-        cells = [(agent, name, "dev") for agent in AGENTS for name in ("greedy", "t1.0")]
+        if self.first:
+            save_stage(self.model, folder, self.config.model, about)
+        names = [name for name in ("greedy", "t1.0") if name in self.config.decodings]
+        cells = [(a, name, panel) for a in self.config.agents for name in names for panel in self.config.stage_panels]
         for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
             self._record(stage.name, agent, name, panel, result)
-            if (agent, name) == ("plan", "greedy"):
+            if (agent, name, panel) == ("plan", "greedy", "dev"):
                 low, high = result.interval
                 self._say(f"{stage.name}: dev success {result.success:.0%} [{low:.0%}, {high:.0%}] (greedy)")
 
@@ -175,7 +191,8 @@ class Job:
         write_text(self.out / "panels.json", json.dumps(known, indent=2) + "\n")
         for key, panel in self.panels.items():
             write_text(self.out / "panels" / f"{key}.json", panel.model_dump_json() + "\n")
-        write_text(self.out / "environment.json", json.dumps(environment(self.config), indent=2) + "\n")
+        about = environment(self.config) | {"parameters": parameters(self.model.weights)}
+        write_text(self.out / "environment.json", json.dumps(about, indent=2) + "\n")
         where = "going on" if self.trainer.resumed else "starting"
         hashes = ", ".join(f"{key} {panel.hash}" for key, panel in self.panels.items())
         self._say(f"{where} in {self.out}; panels {hashes}")
@@ -188,7 +205,9 @@ class Job:
             episodes = [Episode.from_json(line) for line in samples.read_text().splitlines()]
             draw_plan(max(episodes, key=lambda e: (e.success, min(4, len(e.plans)))), self.out / "plan_graph.png")
         seconds = [json.loads(line) for line in (self.out / "times.jsonl").read_text().splitlines()]
-        write_text(self.out / "times.json", json.dumps({"wall_s": seconds[-1]["elapsed_s"] if seconds else 0}) + "\n")
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        spent = {"wall_s": seconds[-1]["elapsed_s"] if seconds else 0, "memory_mb": memory}
+        write_text(self.out / "times.json", json.dumps(spent) + "\n")
         page = write_report(self.out)
         self.console.print(results_table([row for row in rows if row["kind"] == "eval"]))
         self._say(f"report: {page}")
@@ -211,7 +230,7 @@ def panels(config: RunConfig) -> dict[str, Panel]:
 
 def load(config: RunConfig) -> LocalModel:
     """The run's model with fresh adapters."""
-    return LocalModel.load(config.model, config.weights.mode, config.weights.lora, config.seed)
+    return LocalModel.load(config.model, config.weights, config.seed, dtype=config.dtype, window=config.window)
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
@@ -223,6 +242,13 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "threads": config.threads,
         "versions": {name: version(name) for name in names},
     }
+
+
+def parameters(weights: RoleWeights) -> dict[str, int]:
+    """How many there are, and how many of them ever learn."""
+    trained = {id(p): p.numel() for role in ROLES for p in weights.parameters(role).values()}
+    every = {id(p): p.numel() for body in weights.bodies for p in body.model.parameters()}
+    return {"total": sum((every | trained).values()), "trained": sum(trained.values())}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

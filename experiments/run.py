@@ -36,7 +36,7 @@ Any setting can be overridden: `--set train.groups=6 --set train.stages.joint.it
 
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings; see experiments/configs/.")]
 Model = Annotated[str | None, typer.Option(help="Shipped model (tiny-v1) or a folder with a Hugging Face model.")]
-Weights = Annotated[str | None, typer.Option(help="joint: one LoRA for both roles; split: one LoRA per role.")]
+Weights = Annotated[str | None, typer.Option(help="joint, split, partial or separate: which weights the roles share.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random in the run.")]
 PanelSeed = Annotated[int | None, typer.Option(help="Measure on fresh panels made from this seed.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to. Default: runs/ENV-WEIGHTS-SEED.")]
@@ -55,6 +55,9 @@ def main(
     resume: Annotated[Path | None, typer.Option(help="Go on with a stopped run in this folder.")] = None,
     match: Annotated[Path | None, typer.Option(help="Train for as many environment steps as this run took.")] = None,
     set: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build the model without memory, print what the run would need, and stop.")
+    ] = False,
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved settings and stop.")] = False,
 ) -> None:
     if context.invoked_subcommand is not None:
@@ -75,6 +78,11 @@ def main(
         folder = out or Path("runs") / f"{settings.env}-{settings.weights.mode}-{settings.seed}"
     if show_config:
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
+        return
+    if dry_run:
+        from experiments.dry_run import needs
+
+        console.print(needs(settings))
         return
     if resume is None and (folder / "metrics.jsonl").exists():
         raise ConfigError(f"{str(folder)!r} already holds a run; go on with --resume {folder}, or choose another --out")
@@ -100,6 +108,57 @@ def evaluate(
     from experiments.measure import measure
 
     measure(checkpoint, panel_seed, panel, tasks, decoding, env, threads, console)
+
+
+@app.command(help="Write one role of a stage checkpoint as a plain PEFT adapter, or merged as a plain model.")
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A stage folder that a run wrote, such as RUN/stages/joint.")],
+    role: Annotated[str, typer.Option(help="planner or executor.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; peft, transformers and vLLM load it without hiplan.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Write a whole model instead of an adapter.")] = False,
+) -> None:
+    from experiments.export import export_role
+
+    export_role(checkpoint, role, out, merged)
+    console.print(f"{role} of {checkpoint} is in {out}", markup=False, highlight=False)
+
+
+@app.command(help="Make a stage checkpoint of another weight mode with which both roles answer as before.")
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A stage folder that a run wrote, such as RUN/stages/joint.")],
+    to: Annotated[str, typer.Option(help="joint, split, partial or separate.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    keep: Annotated[str | None, typer.Option(help="To joint: the role whose weights survive.")] = None,
+) -> None:
+    from experiments.export import convert_stage
+
+    convert_stage(checkpoint, to, out, keep)
+    console.print(f"{checkpoint} with {to} weights is in {out}", markup=False, highlight=False)
+
+
+@app.command(help="Run a study (weights or baselines) over seeds; cells that are finished are kept and skipped.")
+def ablate(
+    study: Annotated[str, typer.Argument(help="weights: joint, split, partial, separate; baselines: README's table.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs and the report. [default: runs/STUDY]")] = None,
+    kept: Annotated[
+        Path | None, typer.Option(help="Folder of the cells' summaries. [default: docs/studies/STUDY]")
+    ] = None,
+    parallel: Annotated[int, typer.Option(help="Cells at once, one torch thread each.")] = 2,
+    set: Set = None,
+) -> None:
+    from experiments.ablate import STUDIES, Runner, report
+
+    if study not in STUDIES:
+        raise ConfigError(f"no study is called {study!r}; expected one of {', '.join(STUDIES)}")
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds takes whole numbers such as 0,1,2, got {seeds!r}") from None
+    folder, summaries = out or Path("runs") / study, kept or Path("docs/studies") / study
+    cells, chosen = Runner(STUDIES[study], summaries, folder, parallel, set or [], console).all(numbers)
+    command = f"python experiments/run.py ablate {study} --seeds {seeds}"
+    console.print(report(STUDIES[study], cells, chosen, numbers, summaries, command), markup=False, highlight=False)
 
 
 @app.command(help="Play one task with a stage checkpoint (or the untrained model) and print the transcript.")

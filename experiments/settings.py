@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiplan.errors import ConfigError
-from hiplan.evaluation.panels import EnvName
-from hiplan.models.settings import WeightsConfig
+from hiplan.evaluation.panels import EnvName, PanelName
+from hiplan.models.settings import DType, WeightsConfig
 from hiplan.training.config import TrainConfig
 
 
@@ -19,7 +19,9 @@ class RunConfig(BaseModel):
 
     ``model``: a shipped asset or a folder. ``env``: which embedded tasks. ``panel_seed``: make fresh panels
     instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``eval_turns``: actions per
-    measured episode. ``threads``: torch's.
+    measured episode. ``threads``: torch's. ``dtype``: of the base model. ``window``: the most tokens of a conversation,
+    where that is less than the model's. ``agents``, ``decodings``, ``stage_panels``: what is measured: with plans
+    and without, the decodings of which the best on dev counts, and the panels after each stage.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +33,11 @@ class RunConfig(BaseModel):
     panel_tasks: int | None = Field(default=None, ge=2)
     eval_turns: int = Field(default=30, ge=1)
     threads: int = Field(default=2, ge=1)
+    dtype: DType = "auto"
+    window: int | None = Field(default=None, ge=64)
+    agents: tuple[Literal["plan", "none"], ...] = ("plan", "none")
+    decodings: tuple[Literal["greedy", "t0.3", "t0.7", "t1.0"], ...] = ("greedy", "t0.3", "t0.7", "t1.0")
+    stage_panels: tuple[PanelName, ...] = ("dev",)
     weights: WeightsConfig = WeightsConfig()
     train: TrainConfig = TrainConfig()
 

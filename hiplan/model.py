@@ -49,6 +49,7 @@ class Completion:
     ``ids`` and ``logprobs`` (same length) are exactly what was sampled, end token included;
     ``prompt_ids`` are the tokens of the prompts since the last answer. All three are empty for
     models that exchange text. ``finish``: ``stop``, ``length`` (answer cut), or ``window`` (no room left).
+    ``reasoning``: what a thinking model wrote before ``text``; ``dropped``: how many of ``ids`` later turns do not see.
     """
 
     text: str
@@ -56,6 +57,8 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     prompt_ids: tuple[int, ...] = ()
     finish: Literal["stop", "length", "window"] = "stop"
+    reasoning: str = ""
+    dropped: int = 0
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ whose context is short. A model says which it was trained on (``model.prompts``)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiplan.errors import ActionFormatError
 from hiplan.formats import NUMBERED, PlanFormat, render_step
@@ -15,13 +15,25 @@ from hiplan.plan import Plan, ReplanKind, ReplanReason
 from hiplan.trace import Episode
 
 KEEP = "keep"
+RECALLED = 3  # turns that a conversation begun anew is told of
+
+
+def _steps(plan: Plan | None) -> str:
+    return "\n".join(["Plan:", *map(render_step, plan.steps)]) if plan else "No plan."
+
+
+def _resume(episode: Episode) -> str:
+    """The task, the plan in force, and the last turns."""
+    last = "\n".join(f"> {turn.action}\n{turn.observation}" for turn in episode.turns[-RECALLED:])
+    return f"{episode.observation}\n{_steps(episode.plan)}\n{last}"
 
 
 @dataclass(frozen=True)
 class Prompts:
     """The texts of both roles. ``revise`` gets the ids of the steps that are done.
 
-    ``render_action`` writes an action so that ``parse_action`` reads it again (for demonstrations).
+    ``render_action`` writes an action so that ``parse_action`` reads it again (for demonstrations). ``resume``: how a
+    conversation whose window was full begins anew.
     """
 
     name: str
@@ -34,6 +46,14 @@ class Prompts:
     parse_action: Callable[[str], str]
     format: PlanFormat = NUMBERED
     render_action: Callable[[str], str] = str
+    resume: Callable[[Episode], str] = _resume
+
+    def with_executor_of(self, other: Prompts) -> Prompts:
+        """These prompts for the planner, another's for the executor (two models of different style)."""
+        return replace(
+            self, executor_system=other.executor_system, act=other.act, parse_action=other.parse_action,
+            render_action=other.render_action,
+        )  # fmt: skip
 
 
 def parse_revision(text: str, read: Callable[[str], Plan]) -> Plan | None:
@@ -57,10 +77,6 @@ def after_action_mark(text: str) -> str:
     if not action:
         raise ActionFormatError("no action found; end your answer with a line 'Action: ...'")
     return action
-
-
-def _steps(plan: Plan | None) -> str:
-    return "\n".join(["Plan:", *map(render_step, plan.steps)]) if plan else "No plan."
 
 
 def _plan_is_new(episode: Episode) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from hiplan.trace import Conversation, Episode, PlanRecord, Turn
+from hiplan.trace import Conversation, Episode, Kind, PlanRecord, Turn
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,13 @@ Ask = Generate | Act | Consult | PlanReady | Acted
 T = TypeVar("T")
 Steps = Generator[Ask, Any, T]
 """A generator that asks its driver and finally returns a ``T``."""
+
+
+def answered(conversation: Conversation, kind: Kind, turn: int) -> Steps[Any]:
+    """Have the conversation continued and keep the answer in it; returns the ``Completion``."""
+    done = yield Generate(conversation)
+    conversation.answer(
+        done.text, kind, turn, prompt_ids=done.prompt_ids, ids=done.ids, logprobs=done.logprobs, finish=done.finish,
+        reasoning=done.reasoning, dropped=done.dropped,
+    )  # fmt: skip
+    return done

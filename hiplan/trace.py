@@ -51,7 +51,8 @@ class Segment:
     ``ids``: its tokens, with the template's delimiters for prompts; empty where a model works on text.
     ``logprobs``: one per id for sampled segments, of the distribution that was sampled. ``turn``: the
     turn it belongs to, counted from 0. ``finish``: ``stop`` or ``length`` for sampled segments.
-    ``trained``: False for sampled text that must carry no loss.
+    ``trained``: False for sampled text that must carry no loss. ``reasoning``: what a thinking model wrote before
+    ``text``. ``dropped``: how many of ``ids``, counted from the first, later turns no longer see.
     """
 
     author: Author
@@ -62,6 +63,8 @@ class Segment:
     logprobs: tuple[float, ...] = ()
     finish: str = ""
     trained: bool = True
+    reasoning: str = ""
+    dropped: int = 0
 
 
 @dataclass(eq=False)
@@ -91,16 +94,26 @@ class Conversation:
         logprobs: Sequence[float] = (),
         finish: str = "stop",
         trained: bool = True,
+        reasoning: str = "",
+        dropped: int = 0,
     ) -> None:
         """Append what the role wrote; ``prompt_ids`` are the tokens of all pending prompts."""
         if prompt_ids and self.segments:
             last = self.segments[-1]
             self.segments[-1] = Segment(last.author, last.text, last.kind, last.turn, tuple(prompt_ids))
-        self.segments.append(Segment("assistant", text, kind, turn, tuple(ids), tuple(logprobs), finish, trained))
+        self.segments.append(
+            Segment(
+                "assistant", text, kind, turn, tuple(ids), tuple(logprobs), finish, trained, reasoning, dropped
+            )
+        )  # fmt: skip
+
+    def answered(self) -> bool:
+        """Whether the role has written anything yet."""
+        return any(segment.author == "assistant" for segment in self.segments)
 
     def ids(self) -> list[int]:
-        """All tokens so far, in order."""
-        return [token for segment in self.segments for token in segment.ids]
+        """All tokens that the next answer will see, in order."""
+        return [token for segment in self.segments for token in segment.ids[segment.dropped :]]
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,7 @@ class Episode:
     stop: StopReason | None = None
     error: str = ""
     mistakes: dict[Role, int] = field(default_factory=dict)  # texts that did not parse
+    past: list[Conversation] = field(default_factory=list)  # conversations that filled their window
 
     @property
     def plan(self) -> Plan | None:
@@ -163,6 +177,17 @@ class Episode:
     def conversation(self, role: Role) -> Conversation:
         """The role's conversation, begun on first use."""
         return self.conversations.setdefault(role, Conversation(role))
+
+    def restart(self, role: Role) -> Conversation:
+        """Begin the role's conversation anew; the old one is kept as it is."""
+        self.past.append(self.conversation(role))
+        self.conversations[role] = Conversation(role)
+        return self.conversations[role]
+
+    def exchanges(self, role: Role) -> list[Conversation]:
+        """All conversations with the role, in order; none where it took no part."""
+        now = self.conversations.get(role)
+        return [c for c in self.past if c.role == role] + ([now] if now else [])
 
     def to_json(self) -> str:
         """One line of JSON; ``from_json`` gives the same episode back."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from hiplan.errors import PlanFormatError
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.prompts import FULL, Prompts, parse_revision
-from hiplan.requests import Generate, Steps
+from hiplan.requests import Steps, answered
 from hiplan.trace import Episode, Kind
 
 
@@ -15,7 +16,8 @@ class Planner:
     """Plans with the model the driver holds for the role ``planner``.
 
     A text that does not parse is answered with what to mend, at most ``retries`` times; then the
-    episode goes on without a (new) plan and the record says so.
+    episode goes on without a (new) plan and the record says so. When the window is full the conversation begins anew
+    with the task, the plan in force and the last turns.
     """
 
     def __init__(self, prompts: Prompts = FULL, retries: int = 1) -> None:
@@ -30,26 +32,27 @@ class Planner:
 
     def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
         conversation = episode.conversation("planner")
-        conversation.ask(self.prompts.revise(episode, reason, done), len(episode.turns))
-        return (
-            yield from self._write(episode, "revision", lambda text: parse_revision(text, self.prompts.format.parse))
-        )
+        asked = self.prompts.revise(episode, reason, done)
+        conversation.ask(asked, len(episode.turns))
+        read = partial(parse_revision, read=self.prompts.format.parse)
+        again = f"{self.prompts.resume(episode)}\n\n{asked}"
+        return (yield from self._write(episode, "revision", read, again))
 
-    def _write(self, episode: Episode, kind: Kind, read: Callable[[str], Plan | None]) -> Steps[PlanRevision]:
+    def _write(
+        self, episode: Episode, kind: Kind, read: Callable[[str], Plan | None], again: str = ""
+    ) -> Steps[PlanRevision]:
+        """``again``: what a conversation that begins anew is asked."""
         conversation, turn, message = episode.conversation("planner"), len(episode.turns), ""
         for attempt in range(1 + self.retries):
             if attempt:
                 conversation.ask(self.prompts.mend(message), turn)
-            done = yield Generate(conversation)
-            conversation.answer(
-                done.text,
-                kind,
-                turn,
-                prompt_ids=done.prompt_ids,
-                ids=done.ids,
-                logprobs=done.logprobs,
-                finish=done.finish,
-            )
+            done = yield from answered(conversation, kind, turn)
+            if done.finish == "window" and again:
+                conversation = episode.restart("planner")
+                conversation.ask(self.prompts.planner_system, turn, author="system")
+                conversation.ask(again, turn)
+                again = ""
+                done = yield from answered(conversation, kind, turn)
             try:
                 return PlanRevision(plan=read(done.text))
             except PlanFormatError as error:

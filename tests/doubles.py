@@ -1,12 +1,13 @@
 """Small stand-ins for tests: a model nothing has taught, and an environment whose reward depends on what is written."""
 
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from hiplan.models.local import LocalModel, find_model
-from hiplan.models.settings import LoraSettings, WeightMode
+from hiplan.models.local import LocalModel, Side, find_model
+from hiplan.models.settings import LoraSettings, WeightMode, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.plan import Plan, PlanStep, StepStatus
 from hiplan.prompts import BRIEF
@@ -15,11 +16,12 @@ from hiplan.trace import ROLES
 
 
 def random_model(
-    mode: WeightMode = "split", seed: int = 0, rank: int = 4, window: int = 256, adapters: float = 0.0
+    mode: WeightMode = "split", seed: int = 0, rank: int = 4, window: int = 256, adapters: float = 0.0, **more: Any
 ) -> LocalModel:
     """A Llama of 2 layers with random weights and the shipped tokenizer.
 
-    ``adapters``: the standard deviation of noise on the adapters, which else do nothing at the start.
+    ``adapters``: the standard deviation of noise on the adapters, which else do nothing at the start. ``more``: other
+    settings of the weights.
     """
     tokenizer = AutoTokenizer.from_pretrained(find_model("tiny-v1"), local_files_only=True)
     config = LlamaConfig(
@@ -29,14 +31,20 @@ def random_model(
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = RoleWeights(
-            LlamaForCausalLM(config).eval(), mode, LoraSettings(rank=rank, alpha=2 * rank), seed=seed + 1
-        )
+        settings = WeightsConfig(mode=mode, lora=LoraSettings(rank=rank, alpha=2 * rank), **more)
+        weights = RoleWeights(LlamaForCausalLM(config).eval(), settings, seed=seed + 1)
         with torch.no_grad():
             for role in ROLES:
                 for parameter in weights.parameters(role).values():
                     parameter += adapters * torch.randn(parameter.shape)
-    return LocalModel(weights, tokenizer, BRIEF)
+    side = Side(tokenizer, config)
+    return LocalModel(weights, {"planner": side, "executor": side}, BRIEF)
+
+
+def frozen(model: LocalModel) -> dict[str, torch.Tensor]:
+    """The base's parameters, copied."""
+    bodies = enumerate(model.weights.bodies)
+    return {f"{i}.{name}": p.detach().clone() for i, body in bodies for name, p in body.frozen.items()}
 
 
 class Letters:

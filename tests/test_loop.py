@@ -325,11 +325,11 @@ def test_a_failing_model_closes_all_environments() -> None:
     assert [env.closed for env in envs] == [1, 1, 1]
 
 
-def test_a_window_that_is_full_ends_the_episode() -> None:
+def test_a_window_that_holds_no_new_beginning_ends_the_episode() -> None:
     class Cramped:
         def complete(self, requests: Sequence[Request]) -> list[Completion]:
-            turns = sum(s.author == "assistant" for s in requests[0].conversation.segments)
-            return [Completion("get 1 log" if turns < 2 else "", finish="stop" if turns < 2 else "window")]
+            fits = len(requests[0].conversation.segments) < 6 and "> " not in requests[0].conversation.segments[1].text
+            return [Completion("get 1 log" if fits else "", finish="stop" if fits else "window")]
 
     (episode,) = rollout([Job(DOOR, NoPlanner(), Executor(BRIEF))], Cramped(), make_env)
     assert (episode.stop, len(episode.turns)) == (StopReason.WINDOW_FULL, 3)

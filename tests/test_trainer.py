@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Letters, letters, random_model
+from doubles import Letters, frozen, letters, random_model
 from torch import Tensor
 
 from hiplan.coordination import Limits
@@ -78,12 +78,12 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 def test_each_stage_changes_the_adapters_of_its_roles_and_no_others() -> None:
     run = build(EXECUTOR, PLANNER, JOINT)
-    base = {name: p.detach().clone() for name, p in run.model.weights.model.named_parameters() if "lora" not in name}
+    base = frozen(run.model)
     states = [run.model.weights.state()]
     run.on_stage_end = lambda stage: states.append(run.model.weights.state())
     run.train()
     assert [changed(a, b) for a, b in pairwise(states)] == [{"executor"}, {"planner"}, set(ROLES)]
-    assert all(torch.equal(p, base[name]) for name, p in run.model.weights.model.named_parameters() if name in base)
+    assert all(torch.equal(p, base[name]) for name, p in frozen(run.model).items())
     rows = run.metrics.rows
     assert [row["stage"] for row in rows] == ["executor"] * 2 + ["planner"] * 2 + ["joint"] * 2
     assert all(
@@ -137,7 +137,7 @@ def replace_stage(stage: Stage, **changes: Any) -> Stage:
 
 
 def test_an_optimizer_begins_anew_in_each_stage() -> None:
-    run = build(EXECUTOR, JOINT)
+    run = build(EXECUTOR, JOINT, updates=2)
     steps = []
 
     def on_iteration(row: dict[str, Any]) -> None:

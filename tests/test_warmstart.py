@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import trl.trainer.base_trainer
-from doubles import Letters, letters, random_model
+from doubles import Letters, frozen, letters, random_model
 from torch import Tensor
 
 from hiplan.envs import make_env
@@ -107,12 +107,12 @@ def test_rows_of_text_are_those_of_the_chat_template(demonstrations: list[Episod
     model = random_model(window=4096)
     shown = demonstrations + oracle_demonstrations(real_tasks(6), BRIEF, make_env)
     for conversation in (c for e in shown for c in e.conversations.values()):
-        rendered = model.tokenizer.apply_chat_template(
+        rendered = model.sides["executor"].tokenizer.apply_chat_template(
             [{"role": s.author, "content": s.text} for s in conversation.segments],
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
-        ids, own = model.codec.row(conversation)
+        ids, own = model.sides["executor"].codec.row(conversation)
         assert (ids, own) == (rendered["input_ids"], [bool(m) for m in rendered["assistant_masks"]])
 
 
@@ -121,12 +121,12 @@ def test_rows_of_sampled_conversations_keep_their_tokens() -> None:
     jobs = [Job(task, Planner(BRIEF), Executor(BRIEF), k) for k, task in enumerate(TASKS)]
     for episode in rollout(jobs, model, Letters, Decoding(1.0, 5, 3)):
         for conversation in episode.conversations.values():
-            recorded = Row.of(conversation, 0.0)
-            assert model.codec.row(conversation) == (recorded.ids, recorded.trained)
+            (recorded,) = Row.of(conversation, 0.0)
+            assert model.sides["executor"].codec.row(conversation) == (recorded.ids, recorded.trained)
 
 
 def test_cut_untrained_and_unanswered_text_carries_no_end_and_no_loss() -> None:
-    codec = random_model().codec
+    codec = random_model().sides["executor"].codec
     conversation = Conversation("executor")
     conversation.ask("go", 0)
     conversation.answer("cut", "action", 0, finish="length")
@@ -139,7 +139,7 @@ def test_cut_untrained_and_unanswered_text_carries_no_end_and_no_loss() -> None:
     assert [i for i, o in zip(ids, own, strict=True) if o] == list(codec.content("cut"))
     after = own.index(True) + sum(own)
     assert ids[after] == codec.end_id and not own[after]
-    assert codec.decode(ids) == "gocutgo onoddgo on"
+    assert codec.read(ids).text == "gocutgo onoddgo on"
 
 
 # -- learning ----------------------------------------------------------------------------------
@@ -152,13 +152,13 @@ def test_a_warm_start_makes_demonstrations_likelier_and_touches_the_asked_roles_
     model = random_model()
     before = {role: nll(model, demonstrations, role) for role in ROLES}
     state = model.weights.state()
-    base = {name: p.detach().clone() for name, p in model.weights.model.named_parameters() if "lora" not in name}
+    base = frozen(model)
     out = warm_start(model, demonstrations, roles, epochs=10, learning_rate=0.01, batch_size=4)
     for role in ROLES:
         after = nll(model, demonstrations, role)
         assert after < 0.5 * before[role] if role in roles else after == before[role]
     assert adapters_changed(state, model) == set(roles)
-    assert all(torch.equal(p, base[name]) for name, p in model.weights.model.named_parameters() if name in base)
+    assert all(torch.equal(p, base[name]) for name, p in frozen(model).items())
     assert set(out) == {f"{name}_{role}" for role in roles for name in ("loss", "tokens")}
 
 
@@ -177,7 +177,7 @@ def test_the_loss_is_over_the_roles_own_tokens_alone(role: Role, demonstrations:
     assert out[f"loss_{role}"] == pytest.approx(nll(model, demonstrations, role), abs=1e-4)
     answers = [s for e in demonstrations if role in e.conversations for s in e.conversations[role].segments]
     own = [s for s in answers if s.author == "assistant"]
-    assert out[f"tokens_{role}"] == sum(len(model.codec.content(s.text)) + 1 for s in own)
+    assert out[f"tokens_{role}"] == sum(len(model.sides["executor"].codec.content(s.text)) + 1 for s in own)
 
 
 def test_what_was_taught_is_what_is_sampled(demonstrations: list[Episode]) -> None:
@@ -217,7 +217,7 @@ def test_a_warm_start_leaves_nothing_behind(
     stage = Stage(name="executor", trains=("executor",), plans="none", iterations=1)
     config = TrainConfig(stages=(stage,), groups=2, group_size=2, action_tokens=2, turns=1)
     trainer = ProgressiveTrainer(model, lambda rng: letters(1), Letters, config)
-    peft = model.weights.model
+    peft = model.weights.bodies[0].model
     base = peft.get_base_model()
     forward, active = base.forward, list(peft.active_adapters)
     capfd.readouterr()

@@ -20,6 +20,10 @@ BATCH = 128  # episodes at once: their caches take memory
 TEMPERATURES: dict[str, float] = {"greedy": 0.0, "t0.3": 0.3, "t0.7": 0.7, "t1.0": 1.0}
 
 
+Play = Callable[[Sequence[Job]], list[Episode]]
+Share = Callable[[Sequence[Job], Play], list[Episode]]
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """One agent on one panel. ``episodes`` stand in the panel's order."""
@@ -66,10 +70,12 @@ def evaluate(
     policy: ReplanPolicy | None = None,
     limits: Limits | None = None,
     on_done: Callable[[Episode], None] | None = None,
+    share: Share | None = None,
 ) -> list[EvalResult]:
     """One episode per task of every cell, ``BATCH`` at a time; the same seed gives the same episodes.
 
-    Cells share the seed of a task, so that they can be compared pairwise.
+    Cells share the seed of a task, so that they can be compared pairwise. ``share``: has the jobs played by several
+    processes (``hiplan.training.processes.play_together``).
     """
     jobs = [
         Job(task, cell.planner, cell.executor, derive_seed("evaluate", seed, task.id), cell.decoding)
@@ -77,7 +83,11 @@ def evaluate(
         for task in cell.tasks
     ]
     parts = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
-    episodes = iter([e for part in parts for e in rollout(part, model, make_env, None, policy, limits, on_done)])
+
+    def play(mine: Sequence[Job]) -> list[Episode]:
+        return rollout(mine, model, make_env, None, policy, limits, on_done)
+
+    episodes = iter([e for part in parts for e in (share(part, play) if share else play(part))])
     return [EvalResult([next(episodes) for _ in cell.tasks]) for cell in cells]
 
 

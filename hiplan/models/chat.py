@@ -8,7 +8,7 @@ as it came out, and contents are encoded so that no added token can come out of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,19 @@ from hiplan.errors import ConfigError
 from hiplan.trace import Conversation, Segment
 
 _MARKS = ("\ue000A\ue001", "\ue000B\ue001", "\ue000C\ue001", "\ue000D\ue001", "\ue000E\ue001")
+
+
+_THOUGHTS = {"<think>": "</think>", "[THINK]": "[/THINK]"}
+"""How families mark reasoning, where the marks are tokens of their own."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a role wrote: ``text`` to be read, the ``reasoning`` before it, and how many tokens that took."""
+
+    text: str
+    reasoning: str = ""
+    thought: int = 0
 
 
 class ChatCodec:
@@ -26,47 +39,73 @@ class ChatCodec:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self._derive(tokenizer)
         backend = tokenizer.backend_tokenizer
         self._plain = type(backend).from_str(backend.to_str())
         self._plain.encode_special_tokens = True
         self._added = sorted((t.content for t in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         self._added_ids = frozenset(tokenizer.added_tokens_decoder)
+        added = tokenizer.added_tokens_decoder.items()
+        self._opening = frozenset(i for i, token in added if token.content in _THOUGHTS)
+        self._closing = frozenset(i for i, token in added if token.content in _THOUGHTS.values())
+        self._derive(tokenizer)
         self.content = lru_cache(maxsize=65_536)(self._content)
 
     def _derive(self, tokenizer: Any) -> None:
+        """Read the delimiters off renderings of marks.
+
+        What stands between two marks is asked of the template once, and the same delimiter is appended at every turn: a
+        template whose delimiters depend on the turn is refused.
+        """
         a, b, c, d, e = _MARKS
-        roles = ("system", "user", "assistant", "user", "assistant")
-        messages = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=True)]
+        turns = [("user", a), ("assistant", b), ("user", c), ("assistant", d), ("user", e)]
+        opened, first, second, third, fourth, last = self._between(turns, True)
+        alone, asked = self._between([("user", a)], True)
         try:
-            text = tokenizer.apply_chat_template(messages[:4], tokenize=False, add_generation_prompt=True)
-            longer = tokenizer.apply_chat_template(messages, tokenize=False)
+            system, to_user, after = self._between([("system", a), ("user", b)], True)
+        except ConfigError:  # no system turn: what it says stands before the task, as the family's own templates do
+            system, to_user, after = opened, "\n\n", asked
+        if (opened, first, second, asked) != (alone, third, fourth, last) or after != asked:
+            raise ConfigError(
+                "the chat template puts different delimiters around later turns, so they cannot be derived; use a "
+                "template that treats all turns alike, such as TRL's get_training_chat_template gives"
+            )
+        if not asked.startswith(first) and not first.startswith(asked):
+            raise ConfigError(
+                f"the chat template asks for an answer with {asked[-40:]!r} but shows earlier answers after "
+                f"{first[-40:]!r}; use a template in which both agree"
+            )
+        ends = [t for t in self._added if second.lstrip().startswith(t)]
+        if not ends:
+            raise ConfigError(
+                f"the chat template ends an answer with {second[:20]!r}, which begins with no special token; expected "
+                "one that a model can write to end its turn"
+            )
+        self.end_id = int(tokenizer.convert_tokens_to_ids(ends[0]))
+        known = tokenizer.eos_token_id
+        self.end_ids = frozenset([self.end_id] if known is None else [self.end_id, int(known)])
+        self._open_system = self._delimiter(system)
+        self._system_to_user = self._delimiter(to_user)
+        self._open_user = self._delimiter(alone)
+        self._to_assistant = self._delimiter(asked)
+        self._after_end = self._delimiter(second.lstrip()[len(ends[0]) :])
+
+    def _between(self, turns: list[tuple[str, str]], ask: bool) -> list[str]:
+        """What the template writes before, between and after contents. Raises ``ConfigError`` where it loses one."""
+        messages = [{"role": role, "content": content} for role, content in turns]
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
         except Exception as error:
             raise ConfigError(
                 f"the tokenizer's chat template failed on a plain conversation ({error}); "
-                "expected a template that takes system, user and assistant turns"
+                "expected a template that takes user and assistant turns"
             ) from None
-        positions = [text.find(mark) for mark in (a, b, c, d)]
-        if -1 in positions or positions != sorted(positions) or not longer.startswith(text) or e not in longer:
-            raise ConfigError(
-                "the chat template is not append-only (an earlier turn renders differently later), so its delimiters "
-                "cannot be derived; use a template that only appends, such as TRL's get_training_chat_template gives"
-            )
-        first, second, third, fourth = (text.split(mark, 1)[0] for mark in (a, b, c, d))
-        end = tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id) if tokenizer.eos_token_id is not None else None
-        after_answer = fourth[len(third) + len(c) :]
-        if not end or not after_answer.startswith(end):
-            raise ConfigError(
-                f"the chat template ends an answer with {after_answer[:20]!r}, not with the end-of-text token {end!r}; "
-                "set the tokenizer's eos_token to the token that ends a turn"
-            )
-        self.end_id = int(tokenizer.eos_token_id)
-        self._open_system = self._delimiter(first)
-        self._system_to_user = self._delimiter(second[len(first) + len(a) :])
-        alone = tokenizer.apply_chat_template([{"role": "user", "content": a}], tokenize=False)
-        self._open_user = self._delimiter(alone.split(a, 1)[0])
-        self._to_assistant = self._delimiter(text.split(d, 1)[1])
-        self._after_end = self._delimiter(after_answer[len(end) :])
+        parts = []
+        for _, content in turns:
+            before, found, text = text.partition(content)
+            if not found:
+                raise ConfigError("the chat template loses or reorders turns, so its delimiters cannot be derived")
+            parts.append(before)
+        return [*parts, text]
 
     def _delimiter(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -120,6 +159,18 @@ class ChatCodec:
                 return self._content(text[: at + 1]) + self._content(text[at + 1 :])
         raise ConfigError(f"the text {text[:40]!r} cannot be encoded without an added token; use another tokenizer")
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of sampled tokens, without the end token; other added tokens are dropped."""
+    def read(self, ids: Sequence[int]) -> Answer:
+        """Sampled tokens as text; what a thinking model wrote up to its last closing mark is reasoning.
+
+        Added tokens, the end token among them, are no text. A thought that was never closed is all reasoning.
+        """
+        marks = [i for i, token in enumerate(ids) if token in self._closing]
+        if marks:
+            cut = marks[-1] + 1
+            return Answer(self._text(ids[cut:]).lstrip("\n"), self._text(ids[:cut]).strip(), cut)
+        if ids and ids[0] in self._opening:
+            return Answer("", self._text(ids).strip(), len(ids) - (ids[-1] in self.end_ids))
+        return Answer(self._text(ids))
+
+    def _text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode([i for i in ids if i not in self._added_ids], skip_special_tokens=True))

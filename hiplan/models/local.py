@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hiplan.errors import ConfigError
 from hiplan.model import Completion, Request
 from hiplan.models.cache import BatchCache, KVStore, Slot
 from hiplan.models.chat import ChatCodec
-from hiplan.models.settings import LoraSettings, WeightMode
+from hiplan.models.settings import DType, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.prompts import FULL, STYLES, Prompts
 from hiplan.trace import Role
@@ -42,46 +42,89 @@ class Usage:
     seconds: float = 0.0
 
 
-class LocalModel:
-    """Both roles on this machine. ``load`` builds one; ``complete`` answers as the ``Model`` protocol says."""
+class Side:
+    """What a role needs besides weights: tokenizer, chat template, window, and the shape of its caches.
 
-    def __init__(self, weights: RoleWeights, tokenizer: Any, prompts: Prompts = FULL) -> None:
-        self.weights, self.tokenizer, self.prompts = weights, tokenizer, prompts
-        self.codec = ChatCodec(tokenizer)
+    ``window``: the most tokens of a conversation. Raises ``ConfigError`` for a chat template whose delimiters cannot be
+    derived, and for layers that keep other states than keys and values.
+    """
+
+    def __init__(self, tokenizer: Any, config: Any, window: int | None = None) -> None:
+        self.tokenizer, self.codec = tokenizer, ChatCodec(tokenizer)
+        text: Any = config.get_text_config()
+        self.window = min(int(text.max_position_embeddings), window or int(text.max_position_embeddings))
+        self.layers = int(text.num_hidden_layers)
+        self.heads = int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+        self.size = int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+        self._kinds: set[str] | None = set(text.layer_types) if getattr(text, "layer_types", None) else None
+        self._sliding: int | None = getattr(text, "sliding_window", None)
+        self._additive = text._attn_implementation == "eager"
+        if unknown := (self._kinds or set()) - {"full_attention", "sliding_attention"}:
+            raise ConfigError(
+                f"the model has layers of the kind {sorted(unknown)[0]!r}; expected attention alone, whose keys and "
+                "values can be kept across turns"
+            )
+
+    def mask(self, positions: Tensor, seen: int, dtype: torch.dtype) -> Any:
+        """What tokens at ``positions`` (B, T) may attend to of the first ``seen``, as the architecture wants it."""
+        columns = torch.arange(seen, device=positions.device)
+        full = (columns <= positions[:, :, None])[:, None]  # (B, 1, T, seen)
+        near = full if self._sliding is None else full & (columns > positions[:, :, None] - self._sliding)[:, None]
+        if self._additive:
+            least = torch.finfo(dtype).min
+            full, near = ((~m).to(dtype) * least for m in (full, near))
+        if self._kinds is None:
+            return near
+        return {"full_attention": full, "sliding_attention": near}
+
+
+class LocalModel:
+    """Both roles on this machine. ``load`` builds one; ``complete`` answers as the ``Model`` protocol says.
+
+    ``keep_reasoning``: later turns see what a thinking model thought. Without it they do not, at the cost of processing
+    each answer twice and of one training row per turn.
+    """
+
+    def __init__(self, weights: RoleWeights, sides: Mapping[Role, Side], prompts: Prompts = FULL) -> None:
+        self.weights, self.sides, self.prompts = weights, dict(sides), prompts
+        self.keep_reasoning = True
         self.usage = Usage()
-        config: Any = weights.model.get_base_model().config
-        self.window = int(config.max_position_embeddings)
-        self._layers = int(config.num_hidden_layers)
-        self._heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-        self._size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-        self._stores: dict[str, tuple[tuple[int, ...], KVStore]] = {}
+        self._stores: dict[tuple[str, ...], tuple[tuple[int, ...], KVStore]] = {}
 
     @staticmethod
     def load(
         name: str = "tiny-v1",
-        weights: WeightMode = "split",
-        lora: LoraSettings | None = None,
+        weights: WeightsConfig | None = None,
         seed: int = 0,
         adapters: Path | None = None,
+        prompts: Prompts | None = None,
+        dtype: DType = "auto",
+        window: int | None = None,
     ) -> LocalModel:
         """Load a base model by the name of a shipped asset or a folder, with fresh or saved adapters.
 
+        ``prompts``: what the roles are asked and how their answers are read, instead of the style each was made for.
+        ``dtype``: ``auto`` takes what the folder says. ``window``: the most tokens of a conversation, if fewer than the
+        model's.
         Raises ``ConfigError`` where there is no such model.
         """
-        folder = find_model(name)
-        try:
-            base = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the model folder {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}"
-            ) from None
-        about = folder / "hiplan.json"
-        style = json.loads(about.read_text()).get("prompts", "full") if about.is_file() else "full"
-        roles = RoleWeights(base, weights, lora, seed)
+        config = weights or WeightsConfig()
+        planner = load_base(name, config, dtype)
+        executor = load_base(config.executor_model or name, config, dtype) if config.mode == "separate" else planner
+        roles = RoleWeights(planner.model, config, seed, executor.model if executor is not planner else None)
         if adapters is not None:
             roles.load(adapters)
-        return LocalModel(roles, tokenizer, STYLES[style])
+        sides: dict[Role, Side] = {
+            "planner": Side(planner.tokenizer, planner.model.config, window),
+            "executor": Side(executor.tokenizer, executor.model.config, window),
+        }
+        return LocalModel(roles, sides, prompts or planner.prompts.with_executor_of(executor.prompts))
+
+    def to(self, device: torch.device) -> LocalModel:
+        """Move all weights; caches are emptied."""
+        self.weights.to(device)
+        self.release()
+        return self
 
     # -- sampling ----------------------------------------------------------------------------
 
@@ -92,17 +135,15 @@ class LocalModel:
             return []
         began = time.perf_counter()
         role = requests[0].role
-        model, store = self.weights.merged(role), self._store(role)
+        side, store = self.sides[role], self._store(role)
         prompts, news, slots = [], [], []
         for request in requests:
             prompt, new, slot = self._new_tokens(request, store)
             prompts.append(prompt)
             news.append(new)
             slots.append(slot)
-        limits = [
-            min(r.decoding.limit(r.role), self.window - slot.length - len(new))
-            for r, slot, new in zip(requests, slots, news, strict=True)
-        ]
+        starts = [slot.length + len(new) for slot, new in zip(slots, news, strict=True)]
+        limits = [min(r.decoding.limit(r.role), side.window - start) for r, start in zip(requests, starts, strict=True)]
         fits = [i for i, limit in enumerate(limits) if limit > 0]
         out = [Completion("", prompt_ids=tuple(prompt), finish="window") for prompt in prompts]
         if fits:
@@ -112,11 +153,18 @@ class LocalModel:
                 [slots[i] for i in fits],
                 [limits[i] for i in fits],
             )
-            sampled = self._sample(model, store, picked)
+            with self.weights.sampling(role) as model:
+                sampled = self._sample(model, side, store, picked)
             for i, (ids, logprobs) in zip(fits, sampled, strict=True):
-                ended = bool(ids) and ids[-1] == self.codec.end_id
+                ended = bool(ids) and ids[-1] in side.codec.end_ids
                 finish: Literal["stop", "length"] = "stop" if ended else "length"
-                out[i] = Completion(self.codec.decode(ids), tuple(ids), tuple(logprobs), tuple(prompts[i]), finish)
+                said = side.codec.read(ids)
+                dropped = 0 if self.keep_reasoning else said.thought
+                if dropped:  # what follows the prompt will be another text
+                    slots[i].length = starts[i]
+                out[i] = Completion(
+                    said.text, tuple(ids), tuple(logprobs), tuple(prompts[i]), finish, said.reasoning, dropped
+                )
         self.usage.seconds += time.perf_counter() - began
         return out
 
@@ -124,14 +172,16 @@ class LocalModel:
         """The prompt's tokens, all tokens not yet in the cache, and the conversation's slot."""
         segments, pending = request.conversation.segments, request.conversation.pending()
         before = segments[-len(pending) - 1] if len(segments) > len(pending) else None
-        prompt = self.codec.prompt(pending, before)
+        prompt = self.sides[request.role].codec.prompt(pending, before)
         slot = store.slot(request.conversation)
         known = request.conversation.ids()
         new = known[slot.length :] + prompt
         self.usage.needed += len(prompt) + (1 if known else 0)
         return prompt, new, slot
 
-    def _sample(self, model: nn.Module, store: KVStore, batch: _Batch) -> list[tuple[list[int], list[float]]]:
+    def _sample(
+        self, model: nn.Module, side: Side, store: KVStore, batch: _Batch
+    ) -> list[tuple[list[int], list[float]]]:
         device = next(model.parameters()).device
         rows, width = len(batch.requests), max(map(len, batch.news))
         lengths = torch.tensor([slot.length for slot in batch.slots], device=device)  # (B,)
@@ -145,7 +195,7 @@ class LocalModel:
             ids[i, width - len(new) :] = torch.tensor(new, device=device)
         offset = torch.arange(width, device=device)[None] - (width - counts)[:, None]  # (B, T), negative: padding
         positions = torch.where(offset >= 0, lengths[:, None] + offset, trash)
-        logits = self._forward(model, cache, ids, positions, trash, int((lengths + counts).max()))
+        logits = self._forward(model, side, cache, ids, positions, trash, int((lengths + counts).max()))
         lengths = lengths + counts
         self.usage.processed += int(counts.sum())
 
@@ -155,6 +205,7 @@ class LocalModel:
         uniforms = torch.from_numpy(uniform).to(device)  # (B, longest limit)
         temperature = torch.tensor([r.decoding.temperature for r in batch.requests], device=device)
         limits = torch.tensor(batch.limits, device=device)
+        ends = torch.tensor(sorted(side.codec.end_ids), device=device)
         current = torch.arange(rows, device=device)  # the rows still in the batch
         running = torch.ones(rows, dtype=torch.bool, device=device)
         out: list[tuple[list[int], list[float]]] = [([], []) for _ in range(rows)]
@@ -165,7 +216,7 @@ class LocalModel:
             ):
                 out[row][0].append(t)
                 out[row][1].append(p)
-            running = running & (token != self.codec.end_id) & (step + 1 < limits[current])
+            running = running & ~torch.isin(token, ends) & (step + 1 < limits[current])
             going = int(running.sum())
             if not going:
                 break
@@ -175,7 +226,7 @@ class LocalModel:
                 cache = store.borrow([batch.slots[i] for i in current.tolist()], room)
             positions = torch.where(running, lengths[current], trash)[:, None]
             seen = int(lengths[current].max()) + 1
-            logits = self._forward(model, cache, token[:, None], positions, trash, seen)
+            logits = self._forward(model, side, cache, token[:, None], positions, trash, seen)
             lengths[current] += running.long()
             self.usage.processed += going
             self.usage.needed += going
@@ -186,18 +237,16 @@ class LocalModel:
         return out
 
     def _forward(
-        self, model: nn.Module, cache: BatchCache, ids: Tensor, positions: Tensor, trash: int, seen: int
+        self, model: nn.Module, side: Side, cache: BatchCache, ids: Tensor, positions: Tensor, trash: int, seen: int
     ) -> Tensor:
         """Logits after each row's last token, (B, V). ``positions`` (B, T) say where each token is written."""
         cache.positions, cache.seen = positions, seen
         self.usage.forwards += 1
-        padding = positions == trash
-        columns = torch.arange(seen, device=ids.device)
-        mask = columns <= positions.masked_fill(padding, 0)[:, :, None]  # (B, T, seen)
+        within = positions.masked_fill(positions == trash, 0)
         logits: Tensor = model(
             input_ids=ids,
-            attention_mask=mask[:, None],
-            position_ids=positions.masked_fill(padding, 0),
+            attention_mask=side.mask(within, seen, cache.keys[0].dtype),
+            position_ids=within,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -210,12 +259,12 @@ class LocalModel:
 
     def _store(self, role: Role) -> KVStore:
         """The role's cache; emptied when its weights have changed."""
-        name, version = self.weights.adapter[role], self.weights.version(role)
-        known = self._stores.get(name)
+        units, version = self.weights.units[role], self.weights.version(role)
+        known = self._stores.get(units)
         if known is None or known[0] != version:
-            parameter = next(self.weights.model.parameters())
-            store = KVStore(self._layers, self._heads, self._size, parameter.dtype, parameter.device)
-            self._stores[name] = known = (version, store)
+            side, parameter = self.sides[role], self.weights.body(role).plain.get_input_embeddings().weight
+            store = KVStore(side.layers, side.heads, side.size, parameter.dtype, parameter.device)
+            self._stores[units] = known = (version, store)
         return known[1]
 
 
@@ -253,6 +302,41 @@ def find_model(name: str) -> Path:
     )
 
 
-def load_config(name: str) -> Any:
-    """The architecture of a model without its weights."""
-    return AutoConfig.from_pretrained(find_model(name), local_files_only=True)
+@dataclass(frozen=True)
+class Base:
+    """A base model from disk, its tokenizer, and the prompts it was made for."""
+
+    model: Any
+    tokenizer: Any
+    prompts: Prompts
+
+
+def load_base(name: str, config: WeightsConfig, dtype: DType = "auto") -> Base:
+    """Read a model folder. Raises ``ConfigError`` where it cannot be, and without what ``quantize`` needs."""
+    folder = find_model(name)
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    if config.quantize == "4bit":
+        options["quantization_config"] = _four_bits()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the model folder {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    about = folder / "hiplan.json"
+    style = json.loads(about.read_text()).get("prompts", "full") if about.is_file() else "full"
+    return Base(model, tokenizer, STYLES[style])
+
+
+def _four_bits() -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None or not torch.cuda.is_available():
+        raise ConfigError(
+            "weights.quantize: 4bit needs bitsandbytes and a GPU; install bitsandbytes there, or use quantize: none"
+        )
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hiplan.errors import CheckpointError
 from hiplan.models.local import LocalModel
-from hiplan.models.settings import LoraSettings
+from hiplan.models.settings import LoraSettings, WeightsConfig
+from hiplan.trace import Role
 
 
 def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any]) -> None:
@@ -18,7 +20,7 @@ def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any]
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     model.weights.save(beside)
-    known = {"base": base, "weights": model.weights.mode, "lora": model.weights.lora.model_dump(), "about": about}
+    known = {"base": base, "weights": model.weights.config.model_dump(mode="json"), "about": about}
     (beside / "stage.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
@@ -29,10 +31,33 @@ def load_stage(folder: Path) -> LocalModel:
     """The model with the stage's adapters. Raises ``CheckpointError`` where there is no whole stage."""
     try:
         known = json.loads((folder / "stage.json").read_text())
-        base, mode, lora = known["base"], known["weights"], LoraSettings.model_validate(known["lora"])
+        base, weights = known["base"], WeightsConfig.model_validate(known["weights"])
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{str(folder)!r} is not a stage checkpoint ({type(error).__name__}); expected a folder such as "
             "RUN/stages/joint with stage.json and adapters"
         ) from None
-    return LocalModel.load(base, mode, lora, adapters=folder)
+    return LocalModel.load(base, weights, adapters=folder)
+
+
+def load_adapters(base: str, adapters: Mapping[Role, Path]) -> LocalModel:
+    """The base with PEFT's adapters for some roles. Raises ``CheckpointError`` where they are not such, or disagree."""
+    found: set[LoraSettings] = set()
+    for folder in adapters.values():
+        try:
+            known = json.loads((folder / "adapter_config.json").read_text())
+            targets = known["target_modules"]
+            kept = targets if isinstance(targets, str) else tuple(sorted(targets))
+            found.add(LoraSettings(rank=known["r"], alpha=known["lora_alpha"], targets=kept))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{str(folder)!r} is no LoRA adapter in PEFT's format ({type(error).__name__})"
+            ) from None
+    if len(found) > 1:
+        raise CheckpointError(
+            "the adapters differ in rank, alpha or target modules; load roles that were trained alike"
+        )
+    model = LocalModel.load(base, WeightsConfig(mode="split", lora=found.pop()))
+    for role, folder in adapters.items():
+        model.weights.load_unit(role, folder)
+    return model

@@ -209,8 +209,7 @@ def _misreadings(block: Block, episode: Episode, record: PlanRecord) -> None:
 
 
 def _written(episode: Episode, role: Literal["planner", "executor"], turn: int) -> list[Segment]:
-    conversation = episode.conversations.get(role)
-    segments = conversation.segments if conversation else []
+    segments = [segment for conversation in episode.exchanges(role) for segment in conversation.segments]
     return [s for s in segments if s.author == "assistant" and s.turn == turn]
 
 

@@ -5,13 +5,13 @@ Dimensions: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hiplan.trace import Conversation
+from hiplan.trace import Conversation, Episode, Role
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,34 @@ class Row:
     advantage: float
 
     @staticmethod
-    def of(conversation: Conversation, advantage: float) -> Row:
-        """The conversation's tokens as they were; nothing is encoded again."""
+    def of(conversation: Conversation, advantage: float) -> list[Row]:
+        """The conversation's tokens as they were; nothing is encoded again. None after the last trained one.
+
+        One row, and one more after each answer whose reasoning later turns did not see.
+        """
+        rows: list[Row] = []
         ids: list[int] = []
         trained: list[bool] = []
         logprobs: list[float] = []
         for segment in conversation.segments:
             own = segment.author == "assistant"
-            ids += segment.ids
-            trained += [own and segment.trained] * len(segment.ids)
-            logprobs += segment.logprobs if own else [0.0] * len(segment.ids)
-        return Row(ids, trained, logprobs, advantage)
+            ids = [*ids, *segment.ids]
+            trained = [*trained, *[own and segment.trained] * len(segment.ids)]
+            logprobs = [*logprobs, *(segment.logprobs if own else [0.0] * len(segment.ids))]
+            if segment.dropped:
+                rows.append(Row(ids, trained, logprobs, advantage))
+                kept = len(ids) - len(segment.ids)
+                ids = [*ids[:kept], *segment.ids[segment.dropped :]]
+                trained, logprobs = [False] * len(ids), [0.0] * len(ids)  # what this row learns from, it has learned
+        if any(trained):
+            end = len(trained) - trained[::-1].index(True)
+            rows.append(Row(ids[:end], trained[:end], logprobs[:end], advantage))
+        return rows
+
+
+def rows_of(episodes: Iterable[Episode], role: Role, advantage: float) -> list[Row]:
+    """The rows of all conversations with the role."""
+    return [row for e in episodes for conversation in e.exchanges(role) for row in Row.of(conversation, advantage)]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class TrainConfig(BaseModel):
     ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
     ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode
     in training. ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to
-    imitate before the first stage.
+    imitate before the first stage. ``gradient_checkpointing``: less memory in updates for a third more time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +81,7 @@ class TrainConfig(BaseModel):
     gradient_clip: float = Field(default=1.0, gt=0)
     plan_file: str | None = None
     warm_start: int = Field(default=0, ge=0)
+    gradient_checkpointing: bool = False
 
     def decoding(self, temperature: float | None = None) -> Decoding:
         """How to sample within these limits; at the training temperature unless another is given."""

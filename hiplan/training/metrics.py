@@ -16,6 +16,8 @@ class MetricsLog:
         self._metrics = folder / "metrics.jsonl" if folder else None
         self._times = folder / "times.jsonl" if folder else None
         self._began = time.perf_counter()
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
         if self._metrics and self._metrics.is_file():
             lines = self._metrics.read_text().splitlines(keepends=True)[:length]
             self.rows = [json.loads(line) for line in lines]

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from hiplan.coordination import Limits, judge_plan
 from hiplan.coordination.adherence import adherence
 from hiplan.env import EnvFactory, PlanAware
-from hiplan.errors import CheckpointError, InternalError
+from hiplan.errors import CheckpointError
 from hiplan.evaluation.panels import TaskMix
 from hiplan.executors import Executor
 from hiplan.model import derive_seed
@@ -39,10 +40,11 @@ from hiplan.task import Task
 from hiplan.trace import ROLES, Episode, Role, StopReason
 from hiplan.training import checkpoint, sources
 from hiplan.training.advantages import ESTIMATORS, informative
-from hiplan.training.batch import Batch, Row, batches, token_logprobs
+from hiplan.training.batch import Batch, Row, batches, rows_of, token_logprobs
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.losses import clipped_loss, k3
 from hiplan.training.metrics import MetricsLog
+from hiplan.training.processes import add_up, largest, my_batches, play_together, sum_gradients
 from hiplan.training.rewards import role_reward
 
 Progress = Callable[[dict[str, Any]], None]
@@ -88,17 +90,19 @@ class ProgressiveTrainer:
 
     def __post_init__(self) -> None:
         self.accelerator = Accelerator()
+        self.model.to(self.accelerator.device)
         self.cursor = Cursor()
         self.limits = Limits(turns=self.config.turns)
         self.decoding = self.config.decoding()
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
-        self.optimizers: dict[Role, torch.optim.AdamW] = {}
+        self.optimizers: dict[str, torch.optim.AdamW] = {}  # by unit of weights
         self._start: dict[str, Tensor] = {}
         self._reference: dict[Role, nn.Module] = {}
         self._dragged: tuple[Role, ...] = ()
+        self._moved: set[str] = set()  # units that have learned in this iteration
         found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
         length = self._resume(found) if found else 0
-        self.metrics = MetricsLog(self.folder, length)
+        self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
         self.resumed = found is not None
 
     # -- the algorithm -----------------------------------------------------------------------
@@ -143,6 +147,7 @@ class ProgressiveTrainer:
         rollouts = self._collect(stage)
         collected = time.perf_counter()
         row = self._describe(stage, rollouts)
+        self._moved.clear()
         for role in stage.trains:
             row |= self._learn(stage, role, rollouts)
         row |= self._drift(stage, rollouts)
@@ -158,13 +163,11 @@ class ProgressiveTrainer:
     def _set_up(self, stage: Stage) -> None:
         weights = self.model.weights
         weights.train_only(stage.trains)
-        self.optimizers = {}
-        for role in stage.trains:
-            known = next((o for r, o in self.optimizers.items() if weights.adapter[r] == weights.adapter[role]), None)
-            self.optimizers[role] = known or torch.optim.AdamW(
-                weights.parameters(role).values(), lr=stage.learning_rate, weight_decay=0.0
-            )
-        self._dragged = tuple(r for r in ROLES if r not in stage.trains and self._shares(r, stage.trains))
+        self.optimizers = {
+            unit: torch.optim.AdamW(weights.unit(unit).values(), lr=stage.learning_rate, weight_decay=0.0)
+            for unit in weights.config.trained(stage.trains)
+        }
+        self._dragged = tuple(r for r in ROLES if r not in stage.trains and self._learning(r))
         self._reference = {}
         if stage.kl or self._dragged:
             now = weights.state()
@@ -173,9 +176,9 @@ class ProgressiveTrainer:
             self._reference = {role: weights.snapshot(role) for role in (*anchored, *self._dragged)}
             weights.load_state(now)
 
-    def _shares(self, role: Role, others: tuple[Role, ...]) -> bool:
-        """Whether the role's weights are those of one of the others (joint)."""
-        return any(self.model.weights.adapter[role] == self.model.weights.adapter[other] for other in others)
+    def _learning(self, role: Role) -> list[str]:
+        """The role's units that learn in this stage, be it for another role that shares them."""
+        return [unit for unit in self.model.weights.units[role] if unit in self.optimizers]
 
     # -- rollouts ----------------------------------------------------------------------------
 
@@ -206,7 +209,11 @@ class ProgressiveTrainer:
                 jobs.append(Job(task, chosen, self.executor, derive_seed(seed, g, k)))
                 groups.append(first_group + g)
                 planned.append(not isinstance(chosen, NoPlanner))
-        episodes = rollout(jobs, self.model, self.make_env, self.decoding, limits=self.limits)
+
+        def play(mine: Sequence[Job]) -> list[Episode]:
+            return rollout(mine, self.model, self.make_env, self.decoding, limits=self.limits)
+
+        episodes = play_together(jobs, play, self.accelerator)
         return Rollouts(episodes, groups, planned)
 
     def _tasks(self, stage: Stage, rng: random.Random, count: int) -> list[Task]:
@@ -268,9 +275,10 @@ class ProgressiveTrainer:
             return {}
         advantages = ESTIMATORS[self.config.estimator](rewards, groups)
         rows = [
-            Row.of(rollouts.episodes[i].conversations[role], float(a))
+            row
             for i, a in zip(mine, advantages, strict=True)
             if abs(a) > 1e-9
+            for row in rows_of([rollouts.episodes[i]], role, float(a))
         ]
         flat = 1 - len(informative(rewards, groups)) / len(set(groups))
         out: dict[str, Any] = {f"reward_{role}": float(np.mean(rewards)), f"zero_variance_{role}": flat}
@@ -280,15 +288,15 @@ class ProgressiveTrainer:
         """Rows of frozen roles that share the trained weights, for the anchor; they carry no advantage."""
         if not stage.kl:
             return []
-        held = [e.conversations[role] for role in self._dragged for e in rollouts.episodes if role in e.conversations]
-        return [Row.of(conversation, 0.0) for conversation in held[: self.config.group_size]]
+        held = [row for role in self._dragged for row in rows_of(rollouts.episodes, role, 0.0)]
+        return held[: self.config.group_size]
 
     def _drift(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
         """How far joint weights have moved a frozen role since the stage began: k3 on its latest tokens."""
         out: dict[str, Any] = {}
         for role in self._dragged:
-            held = [e.conversations[role] for e in rollouts.episodes if role in e.conversations]
-            rows = [Row.of(conversation, 0.0) for conversation in held[:: max(1, len(held) // 16)]]
+            held = rows_of(rollouts.episodes, role, 0.0)
+            rows = held[:: max(1, len(held) // 16)]
             total, count = 0.0, 0
             with torch.no_grad(), self.model.weights.acting_as(role) as model:
                 for batch in batches(rows, self.config.batch_tokens, self.accelerator.device):
@@ -301,17 +309,19 @@ class ProgressiveTrainer:
 
     def _update(self, stage: Stage, role: Role, rows: Sequence[Row], held: Sequence[Row]) -> dict[str, Any]:
         """``config.updates`` optimizer steps over the rows, each on its share; ``held`` rows feel the anchor alone."""
-        order = list(rows)
+        order = self._rescored(role, rows)
         random.Random(derive_seed(self.seed, "order", self.cursor.total, role)).shuffle(order)
-        optimizer, config = self.optimizers[role], self.config
+        config, units = self.config, self._learning(role)
         parts = [part for k in range(config.updates) if (part := order[k :: config.updates])]
-        sums = dict.fromkeys(("loss", "kl", "gap", "entropy", "gradient"), 0.0)
-        parameters = list(self.model.weights.parameters(role).values())
-        with self.model.weights.acting_as(role) as model:
+        sums, gap, norm = dict.fromkeys(("loss", "kl", "entropy"), 0.0), 0.0, 0.0
+        parameters = [p for unit in units for p in self.model.weights.unit(unit).values()]
+        as_sampled = self._moved.isdisjoint(units)
+        with self.model.weights.acting_as(role) as model, self._saving_memory(model):
             for part in parts:
                 count = max(1, sum(sum(row.trained[1:]) for row in part))
-                optimizer.zero_grad()
-                for batch in batches(part, config.batch_tokens, self.accelerator.device):
+                for unit in units:
+                    self.optimizers[unit].zero_grad()
+                for batch in self._share(part):
                     logp = token_logprobs(model, batch, config.temperature)
                     loss = clipped_loss(
                         logp,
@@ -327,24 +337,60 @@ class ProgressiveTrainer:
                         pull = self._pull(role, logp, batch, count)
                         loss = loss + stage.kl * pull
                         sums["kl"] += pull.item()
-                    self.accelerator.backward(loss)
+                    if loss.requires_grad:  # if not, ``guarded`` says so
+                        self.accelerator.backward(loss)
                     sums["loss"] += loss.item()
-                    if part is parts[0]:  # before the first step both log-probabilities are of the same weights
-                        gap = (logp.detach() - batch.logp_old)[batch.mask].abs()
-                        sums["gap"] = max(sums["gap"], gap.max().item() if len(gap) else 0.0)
+                    if part is parts[0]:
+                        gap = max(gap, ((logp.detach() - batch.logp_old).abs() * batch.mask).max().item())
                     sums["entropy"] -= batch.logp_old[batch.mask].sum().item() / count
-                for batch in batches(held, config.batch_tokens, self.accelerator.device):
+                for batch in self._share(held):
                     logp = token_logprobs(model, batch, config.temperature)
                     self.accelerator.backward(stage.kl * self._pull(self._dragged[0], logp, batch, count))
-                sums["gradient"] += float(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip))
-                if any(p.grad is None or not torch.isfinite(p.grad).all() for p in parameters):
-                    raise InternalError(f"a parameter of {role!r} got no finite gradient in stage {stage.name!r}")
-                optimizer.step()
+                sum_gradients(parameters, self.accelerator)
+                norm += float(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip))
+                with self.model.weights.guarded(units):
+                    for unit in units:
+                        self.optimizers[unit].step()
         n = len(parts)
-        names = {"loss": sums["loss"] / n, "entropy": sums["entropy"] / n, "gradient": sums["gradient"] / n}
+        sums = add_up(sums, self.accelerator)
+        means = {"loss": sums["loss"] / n, "entropy": sums["entropy"] / n, "gradient": norm / n}
         if stage.kl:
-            names["kl"] = sums["kl"] / n
-        return {f"{key}_{role}": value for key, value in names.items()} | {f"logp_gap_{role}": sums["gap"]}
+            means["kl"] = sums["kl"] / n
+        if as_sampled:  # else another role's update lies between the two log-probabilities
+            means["logp_gap"] = largest(gap, self.accelerator)
+        self._moved.update(units)
+        return {f"{key}_{role}": value for key, value in means.items()}
+
+    def _rescored(self, role: Role, rows: Sequence[Row]) -> list[Row]:
+        """In half precision the rows with log-probabilities as training computes them: rounding in rollouts differs."""
+        dtype = self.model.weights.body(role).plain.get_input_embeddings().weight.dtype
+        if dtype == torch.float32:
+            return list(rows)
+        out = []
+        with torch.no_grad(), self.model.weights.acting_as(role) as model:
+            for row in rows:
+                (batch,) = batches([row], len(row.ids), self.accelerator.device)
+                logp = token_logprobs(model, batch, self.config.temperature)[0].tolist()
+                out.append(replace(row, logprobs=[0.0, *logp]))
+        return out
+
+    @contextmanager
+    def _saving_memory(self, model: Any) -> Iterator[None]:
+        """With ``gradient_checkpointing``, activations are computed again where the backward pass needs them."""
+        if not self.config.gradient_checkpointing:
+            yield
+            return
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()  # transformers does it in training mode alone
+        try:
+            yield
+        finally:
+            model.eval()
+            model.gradient_checkpointing_disable()
+
+    def _share(self, rows: Sequence[Row]) -> list[Batch]:
+        """This process's batches of the rows."""
+        return my_batches(batches(rows, self.config.batch_tokens, self.accelerator.device), self.accelerator)
 
     def _pull(self, role: Role, logp: Tensor, batch: Batch, count: int) -> Tensor:
         """The anchor's term: k3 to the role's weights at the stage's start, over ``count`` tokens."""
@@ -375,20 +421,20 @@ class ProgressiveTrainer:
         return stage.env_steps is not None and self.cursor.env_steps >= stage.env_steps
 
     def save(self) -> None:
-        """Write a checkpoint of the run as it stands."""
-        if self.folder is None:
-            return
+        """Write a checkpoint of the run as it stands; the first process does, the others wait."""
+        if self.folder is not None and self.accelerator.is_main_process:
+            self._write(self.folder)
+        self.accelerator.wait_for_everyone()
+
+    def _write(self, folder: Path) -> None:
         tensors = {f"adapter.{key}": value for key, value in self.model.weights.state().items()}
         tensors |= {f"start.{key}": value for key, value in self._start.items()}
-        for role, optimizer in self.optimizers.items():
-            owner = self.model.weights.adapter[role]  # joint roles have one optimizer between them
+        for unit, optimizer in self.optimizers.items():
             for i, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{owner}.{i}.{key}": torch.as_tensor(value) for key, value in moments.items()}
+                tensors |= {f"optimizer.{unit}.{i}.{key}": torch.as_tensor(value) for key, value in moments.items()}
         state = {"cursor": vars(self.cursor), "metrics": self.metrics.length, "seed": self.seed}
-        checkpoint.save_state(
-            self.folder / "checkpoints" / f"{self.cursor.total:06d}-{self.cursor.stage}", tensors, state
-        )
-        checkpoint.prune(self.folder / "checkpoints", keep=2)
+        checkpoint.save_state(folder / "checkpoints" / f"{self.cursor.total:06d}-{self.cursor.stage}", tensors, state)
+        checkpoint.prune(folder / "checkpoints", keep=2)
 
     def _resume(self, folder: Path) -> int:
         tensors, state = checkpoint.load_state(folder)
@@ -404,11 +450,11 @@ class ProgressiveTrainer:
         if self.cursor.iteration > 0:
             stage = self.config.stages[self.cursor.stage]
             self._set_up(stage)
-            for role, optimizer in self.optimizers.items():
+            for unit, optimizer in self.optimizers.items():
                 moments: dict[int, dict[str, Tensor]] = {}
                 for key, value in pick["optimizer"].items():
                     owner, index, name = key.split(".")
-                    if owner == self.model.weights.adapter[role]:
+                    if owner == unit:
                         moments.setdefault(int(index), {})[name] = value
                 whole = optimizer.state_dict()
                 optimizer.load_state_dict(whole | {"state": moments})

@@ -47,16 +47,17 @@ def warm_start(
     Raises ``ConfigError`` where the episodes hold nothing written by one of the roles.
     """
     weights, out = model.weights, dict[str, float]()
-    for adapter in dict.fromkeys(weights.adapter[role] for role in roles):
-        sharing = tuple(role for role in roles if weights.adapter[role] == adapter)
+    for units in dict.fromkeys(weights.units[role] for role in roles):
+        sharing = tuple(role for role in roles if weights.units[role] == units)
         rows = [row for role in sharing for row in demonstration_rows(model, episodes, role)]
         with weights.acting_as(sharing[0]) as active:
-            weights.train_only(sharing)
+            weights.train_only(tuple(roles))
             try:
-                out[f"loss_{adapter}"] = _fit(active, model.tokenizer, rows, epochs, learning_rate, batch_size, seed)
+                tokenizer = model.sides[sharing[0]].tokenizer
+                out[f"loss_{units[-1]}"] = _fit(active, tokenizer, rows, epochs, learning_rate, batch_size, seed)
             finally:
                 weights.train_only(())
-        out[f"tokens_{adapter}"] = sum(label >= 0 for _, labels in rows for label in labels[1:])
+        out[f"tokens_{units[-1]}"] = sum(label >= 0 for _, labels in rows for label in labels[1:])
     return out
 
 
@@ -65,8 +66,9 @@ def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Rol
 
     Raises ``ConfigError`` where the role wrote nothing.
     """
-    found = [model.codec.row(e.conversations[role]) for e in episodes if role in e.conversations]
-    cut = [(ids[: model.window], own[: model.window]) for ids, own in found]
+    side = model.sides[role]
+    found = [side.codec.row(conversation) for e in episodes for conversation in e.exchanges(role)]
+    cut = [(ids[: side.window], own[: side.window]) for ids, own in found]
     rows = [(ids, [i if o else -100 for i, o in zip(ids, own, strict=True)]) for ids, own in cut if any(own[1:])]
     if not rows:
         raise ConfigError(
@@ -120,7 +122,7 @@ def _fit(
     seed: int,
 ) -> float:
     """Train what requires gradients in ``active``; returns the mean loss. The model is otherwise left as found."""
-    base = active.get_base_model()
+    base = active.get_base_model() if hasattr(active, "get_base_model") else active
     forward, use_cache = base.__dict__.get("forward"), base.config.use_cache
     data = Dataset.from_list([{"input_ids": ids, "labels": labels} for ids, labels in rows])
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

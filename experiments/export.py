@@ -1,0 +1,49 @@
+"""What leaves a run: a role for other software, or a checkpoint of another weight mode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from hiplan.errors import ConfigError
+from hiplan.models.convert import converted
+from hiplan.models.local import LocalModel
+from hiplan.models.settings import WeightMode
+from hiplan.models.stages import load_stage, save_stage
+from hiplan.trace import ROLES, Role
+
+
+def export_role(checkpoint: Path, role: str, out: Path, merged: bool) -> None:
+    """Write the role as a PEFT adapter, or merged into its base, with its tokenizer."""
+    if role not in ROLES:
+        raise ConfigError(f"no role is called {role!r}; expected {' or '.join(ROLES)}")
+    _empty(out)
+    model = load_stage(checkpoint)
+    known = cast(Role, role)
+    if merged:
+        whole: Any = model.weights.snapshot(known)
+        whole.save_pretrained(out)
+    else:
+        model.weights.export(known, out)
+    model.sides[known].tokenizer.save_pretrained(out)
+
+
+def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> None:
+    """Write a stage folder of another weight mode."""
+    if to not in get_args(WeightMode):
+        raise ConfigError(f"no weights are called {to!r}; expected one of {', '.join(get_args(WeightMode))}")
+    if keep is not None and keep not in ROLES:
+        raise ConfigError(f"no role is called {keep!r}; expected {' or '.join(ROLES)}")
+    _empty(out)
+    model = load_stage(checkpoint)
+    state, config = converted(model.weights.state(), model.weights.config, cast(WeightMode, to), cast(Role, keep))
+    about = json.loads((checkpoint / "stage.json").read_text())
+    other = LocalModel.load(about["base"], config)
+    other.weights.load_state(other.weights.state() | state)
+    save_stage(other, out, about["base"], about["about"] | {"converted_from": model.weights.config.mode})
+
+
+def _empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{str(out)!r} holds files already; choose another --out")

@@ -1,0 +1,31 @@
+"""What tests/test_processes.py runs in one process and in two: two short stages, whose weights the first one keeps."""
+
+import sys
+from pathlib import Path
+
+import torch
+from doubles import Letters, letters, random_model
+
+from hiplan.training.config import Stage, TrainConfig
+from hiplan.training.trainer import ProgressiveTrainer
+
+STAGES = (
+    Stage(name="executor", trains=("executor",), plans="oracle", iterations=2, learning_rate=0.01, kl=0.1),
+    Stage(name="joint", trains=("planner", "executor"), iterations=1, learning_rate=0.01, no_plan=0.3),
+)
+
+
+def train(folder: Path, mode: str) -> None:
+    torch.set_num_threads(1)
+    model = random_model(mode, seed=1)  # type: ignore[arg-type]
+    config = TrainConfig(
+        stages=STAGES, groups=3, group_size=4, plan_tokens=4, action_tokens=4, turns=2, batch_tokens=64
+    )
+    run = ProgressiveTrainer(model, lambda rng: letters(rng.randint(1, 2)), Letters, config, folder=folder)
+    run.train()
+    if run.accelerator.is_main_process:
+        model.weights.save(folder / "adapters")
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), sys.argv[2])

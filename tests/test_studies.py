@@ -1,0 +1,183 @@
+"""Studies and what leaves a run: hand-computed tables, kept cells, exported roles and converted checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from rich.console import Console
+from test_modes import logits
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from experiments import ablate
+from experiments.ablate import STUDIES, Arm, Cell, Runner, Study
+from experiments.dry_run import needs
+from experiments.export import convert_stage, export_role
+from experiments.settings import RunConfig, resolve
+from hiplan.errors import CheckpointError, ConfigError
+from hiplan.loading import load_model
+from hiplan.models.local import LocalModel, find_model
+from hiplan.models.settings import WeightsConfig
+from hiplan.models.stages import load_stage, save_stage
+
+TWO = Study("two", {"a": Arm("first"), "b": Arm("second")}, rates=(1.0, 2.0), stages=("joint",))
+
+
+def summary(arm: str, seed: int, solved: dict[str, str], rate: float = 1.0, base: str = "1000") -> dict[str, Any]:
+    """A cell whose joint stage (and end) solved these tasks per panel."""
+
+    def row(stage: str, panel: str, bits: str) -> dict[str, Any]:
+        share = bits.count("1") / len(bits)
+        return {"stage": stage, "panel": panel, "agent": "plan", "decoding": "greedy", "success": share, "solved": bits}
+
+    evals = [row(stage, panel, bits) for stage in ("joint", "final") for panel, bits in solved.items()]
+    evals += [row("base", panel, base) for panel in solved]
+    panels = {"p": {"panel": "train", "hash": "abc", "tasks": 4}}
+    return {
+        "arm": arm, "seed": seed, "rate": rate, "config": "x", "panels": panels, "env_steps": 100, "evals": evals,
+        "parameters": {"total": 10, "trained": 5}, "wall_s": 60.0, "memory_mb": 900,
+    }  # fmt: skip
+
+
+def test_the_learning_rate_is_chosen_on_dev_and_the_smaller_of_equals_wins() -> None:
+    tried = [
+        summary("a", 100, {"dev": dev, "train": train}, rate)
+        for rate, dev, train in ((2.0, "1100", "0000"), (0.5, "1000", "1111"), (1.0, "0011", "1111"))
+    ]
+    assert ablate.best_rate(tried) == 1.0
+    assert ablate.best_rate([]) == 1.0
+
+
+def test_the_table_holds_every_seed_and_differences_paired_over_tasks() -> None:
+    panels = ("train", "dev", "heldout")
+    cells = [
+        summary("a", 0, dict.fromkeys(panels, "1100")),
+        summary("a", 1, dict.fromkeys(panels, "1110")),
+        summary("b", 0, dict.fromkeys(panels, "0111")),
+        summary("b", 1, dict.fromkeys(panels, "1111")),
+        summary("b", ablate.SEARCH_SEED, dict.fromkeys(panels, "0000")),  # the search is no result
+    ]
+    study = Study("two", TWO.arms)
+    head, rows = ablate.results(study, cells, [0, 1])
+    assert head[:6] == ["agent", "stage", "panel", "seed 0", "seed 1", "mean [95 %]"]
+    of = {(row[0], row[2]): row[3:] for row in rows}
+    assert of["untrained, best decoding", "train"][:3] == ["25 %", "25 %", "25 [25, 25]"]
+    # t(0.975, 1) = 12.706; seeds 50 and 75: mean 62.5, half width 12.706 * 17.678 / sqrt(2) = 158.8
+    assert of["first", "train"] == ["50 %", "75 %", "62 [-96, 221]", "+38 [-121, +196]", ""]
+    assert of["second", "heldout"] == ["75 %", "100 %", "88 [-71, 246]", "+62 [-96, +221]", "+25 [+25, +25]"]
+    assert ablate.paired(cells[2:4], cells[:2], "joint", "train") == [25.0, 25.0]
+
+
+def test_a_report_is_table_picture_and_page(tmp_path: Path) -> None:
+    panels = ("train", "dev", "heldout")
+    cells = [summary(arm, seed, dict.fromkeys(panels, "1100")) for arm in TWO.arms for seed in (0, 1)]
+    text = ablate.report(TWO, cells, {"a": 1.0, "b": 2.0}, [0, 1], tmp_path, "python <script>")
+    assert text.count("| first | joint |") == 2 and "x 2" in text and "train abc (4 tasks)" in text
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;script&gt;" in page and "<script" not in page and "data:image/png;base64," in page
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_finished_cells_are_kept_and_other_settings_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(TWO, tmp_path / "kept", tmp_path / "runs", 1, ["panel_tasks=2"], Console(quiet=True))
+    launched: list[str] = []
+
+    def launch(self: Runner, cell: Cell, folder: Path, settings: RunConfig) -> None:
+        launched.append(cell.name)
+        folder.mkdir(parents=True)
+        evals = summary(cell.arm, cell.seed, {"dev": "1100", "train": "1100", "heldout": "1100"})["evals"]
+        rows = [{"kind": "eval", **row} for row in evals] + [{"kind": "train", "env_steps": 7}]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (folder / "environment.json").write_text('{"parameters": {"total": 2, "trained": 1}}')
+        (folder / "times.json").write_text('{"wall_s": 1.0, "memory_mb": 2}')
+        (folder / "panels.json").write_text("{}")
+        (folder / "report.html").write_text("")
+
+    monkeypatch.setattr(Runner, "_launch", launch)
+    cells, chosen = runner.all([0])
+    assert chosen == {"a": 1.0, "b": 1.0} and len(cells) == 6
+    assert sorted(launched) == ["a-0", "a-100", "a-x2-100", "b-0", "b-100", "b-x2-100"]
+    launched.clear()
+    again = Runner(TWO, tmp_path / "kept", tmp_path / "elsewhere", 1, ["panel_tasks=2"], Console(quiet=True))
+    assert again.all([0]) == (cells, chosen) and not launched
+    other = Runner(TWO, tmp_path / "kept", tmp_path / "runs", 1, ["panel_tasks=4"], Console(quiet=True))
+    with pytest.raises(ConfigError, match="was made with other settings"):
+        other.all([0])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_of_every_study_has_valid_settings(name: str, tmp_path: Path) -> None:
+    runner = Runner(STUDIES[name], tmp_path, tmp_path, 1, [], Console(quiet=True))
+    seen = {arm: runner.settings(Cell(arm, 3, 2.0)) for arm in STUDIES[name].arms}
+    rates = {arm: [stage.learning_rate for stage in s.train.stages] for arm, s in seen.items()}
+    once = {arm: [stage.learning_rate for stage in runner.settings(Cell(arm, 3)).train.stages] for arm in seen}
+    assert all(rates[arm] == [2 * rate for rate in once[arm]] for arm in seen)
+    assert {s.seed for s in seen.values()} == {3}
+    if name == "weights":
+        assert {s.weights.mode for s in seen.values()} == {"joint", "split", "partial", "separate"}
+
+
+# -- what leaves a run -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage folder of partial weights whose adapters do something."""
+    folder = tmp_path_factory.mktemp("run") / "stages" / "joint"
+    model = LocalModel.load("tiny-v1", WeightsConfig(mode="partial"))
+    torch.manual_seed(0)
+    model.weights.load_state(
+        {key: value + 0.02 * torch.randn(value.shape) for key, value in model.weights.state().items()}
+    )
+    save_stage(model, folder, "tiny-v1", {"env": "mixed"})
+    return folder
+
+
+def test_an_exported_role_needs_no_hiplan(stage: Path, tmp_path: Path) -> None:
+    expected = logits(load_stage(stage).weights.merged("planner"))
+    export_role(stage, "planner", tmp_path / "adapter", merged=False)
+    base = AutoModelForCausalLM.from_pretrained(find_model("tiny-v1"))
+    untouched = logits(base)
+    torch.testing.assert_close(
+        logits(PeftModel.from_pretrained(base, str(tmp_path / "adapter"))), expected, rtol=0, atol=1e-4
+    )
+    loaded = load_model(planner=tmp_path / "adapter")
+    torch.testing.assert_close(logits(loaded.weights.merged("planner")), expected, rtol=0, atol=1e-4)
+    assert torch.equal(logits(loaded.weights.merged("executor")), untouched)
+    export_role(stage, "planner", tmp_path / "whole", merged=True)
+    torch.testing.assert_close(
+        logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")), expected, rtol=0, atol=1e-5
+    )
+    assert AutoTokenizer.from_pretrained(tmp_path / "whole").chat_template
+    with pytest.raises(ConfigError, match="holds files already"):
+        export_role(stage, "planner", tmp_path / "whole", merged=True)
+    with pytest.raises(CheckpointError, match="is no LoRA adapter in PEFT's format"):
+        load_model(executor=tmp_path / "whole")
+    with pytest.raises(ConfigError, match="no role is called 'judge'"):
+        export_role(stage, "judge", tmp_path / "x", merged=False)
+
+
+def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> None:
+    convert_stage(stage, "split", tmp_path / "split", None)
+    before, after = load_stage(stage), load_stage(tmp_path / "split")
+    assert after.weights.config.mode == "split" and after.weights.config.lora.rank == 32
+    for role in ("planner", "executor"):
+        torch.testing.assert_close(
+            logits(after.weights.merged(role)), logits(before.weights.merged(role)), rtol=0, atol=1e-4
+        )
+    with pytest.raises(ConfigError, match="no weights are called 'shared'"):
+        convert_stage(stage, "shared", tmp_path / "x", None)
+
+
+def test_a_dry_run_counts_without_building(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Path(ablate.HERE) / "configs/llama-3.1-8b.yaml"
+    table = needs(resolve(config, []))
+    cells = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
+    assert cells["base weights"] == "14.96 GiB"  # 8,030,261,248 parameters of two bytes
+    assert cells["of which learn"].startswith(
+        "83,886,080"
+    )  # 2 x 41,943,040, PEFT's own figure for rank 16 on all layers
+    with pytest.raises(ConfigError, match="no model at 'models/Unknown-1B'"):
+        needs(resolve(None, ["model=models/Unknown-1B"]))
