@@ -16,7 +16,7 @@ from hiplan.rollout import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode
 
-BATCH = 128  # episodes at once: their caches take memory
+BATCH = 64  # episodes at once: their caches take memory
 TEMPERATURES: dict[str, float] = {"greedy": 0.0, "t0.3": 0.3, "t0.7": 0.7, "t1.0": 1.0}
 
 

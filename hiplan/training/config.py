@@ -40,7 +40,7 @@ EXECUTOR_STAGE = Stage(
     name="executor",
     trains=("executor",),
     plans="oracle",
-    iterations=8,
+    iterations=6,
     learning_rate=1e-3,
     rewards=RewardWeights(adherence=0.2),
     no_plan=0.15,
@@ -48,7 +48,7 @@ EXECUTOR_STAGE = Stage(
 PLANNER_STAGE = Stage(
     name="planner", trains=("planner",), iterations=8, learning_rate=2e-3, rewards=RewardWeights(quality=0.2)
 )
-JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=24, learning_rate=7e-4, no_plan=0.1)
+JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=12, learning_rate=7e-4, no_plan=0.1)
 
 
 class TrainConfig(BaseModel):
