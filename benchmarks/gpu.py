@@ -8,11 +8,14 @@ Needs a GPU with room for it (see --dry-run of the configs); `--architecture tin
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/gpu.py` finds experiments
 from experiments.dry_run import architecture
 from hiplan.model import Decoding, Request
 from hiplan.models.local import LocalModel, Side, Usage, find_model

@@ -67,9 +67,9 @@ def check(tree: Any) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(
-            f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
-        ) from None
+        where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise ConfigError(f"{where}: {why[:1].lower()}{why[1:]}{got}") from None
 
 
 def read_run(folder: Path) -> RunConfig:

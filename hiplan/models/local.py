@@ -291,11 +291,11 @@ def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, 
 
 def find_model(name: str) -> Path:
     """The folder of a shipped asset (``tiny-v1``) or of a path. Raises ``ConfigError`` where there is none."""
-    shipped = Path(str(importlib.resources.files("hiplan"))) / "assets" / name
-    for folder in (Path(name), shipped):
+    shipped = Path(str(importlib.resources.files("hiplan"))) / "assets"
+    for folder in (Path(name), shipped / name):
         if (folder / "config.json").is_file():
             return folder
-    assets = sorted(p.parent.name for p in shipped.parent.glob("*/config.json")) if shipped.parent.is_dir() else []
+    assets = sorted(p.parent.name for p in shipped.glob("*/config.json"))
     raise ConfigError(
         f"no model at {name!r}; expected a folder with config.json and weights, or one of {', '.join(assets)} "
         "(nothing is downloaded)"
