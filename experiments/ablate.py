@@ -91,7 +91,7 @@ STUDIES = {
         },
         set=SMALL,
         rates=(0.5, 1.0, 2.0),
-        stages=("executor", "planner", "joint"),
+        stages=("executor", "planner", "final"),
     ),
 }  # fmt: skip
 

@@ -81,19 +81,19 @@ class Job:
     # -- measuring ---------------------------------------------------------------------------
 
     def _measure_whole(self, stage: str, sample: bool = False) -> None:
-        """Best decoding on dev for each agent, then that one on the train and held-out panels."""
+        """Every decoding of the first agent on dev (one of the other's); the best on the train and held-out panels."""
         self._say(f"{stage}: measuring with plans and without")
         dev = self.panels["dev"].tasks
-        agents, decodings = self.config.agents, self.config.decodings
-        tried = [(agent, name) for agent in agents for name in decodings]
+        agents = {a: self.config.decodings[: None if i == 0 else 1] for i, a in enumerate(self.config.agents)}
+        tried = [(agent, name) for agent, names in agents.items() for name in names]
         results = dict(zip(tried, self._evaluate([(a, d, "dev") for a, d in tried]), strict=True))
         for (agent, name), result in results.items():
             self._record(stage, agent, name, "dev", result)
-        best = {a: max(decodings, key=lambda d: results[a, d].success) for a in agents}  # first of equals
+        best = {a: max(names, key=lambda d: results[a, d].success) for a, names in agents.items()}  # first of equals
         cells = [(agent, best[agent], panel) for agent in agents for panel in ("train", "heldout")]
         for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
             self._record(stage, agent, name, panel, result)
-            if sample and agent == "plan":
+            if sample and agent == self.config.agents[0]:
                 self._keep_samples(result.episodes)
         chosen = ", ".join(f"{agent} {name}" for agent, name in best.items())
         self._say(f"{stage}: best decoding on {len(dev)} dev tasks: {chosen}")
@@ -151,13 +151,15 @@ class Job:
         about = {"stage": stage.name, "seed": self.config.seed, "env": self.config.env}
         if self.first:
             save_stage(self.model, folder, self.config.model, about)
-        names = [name for name in ("greedy", "t1.0") if name in self.config.decodings]
-        cells = [(a, name, panel) for a in self.config.agents for name in names for panel in self.config.stage_panels]
-        for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
+        if stage is self.config.train.stages[-1]:
+            return  # the whole measuring follows
+        name = self.config.decodings[0]
+        cells = [(agent, name, panel) for agent in self.config.agents for panel in self.config.stage_panels]
+        for (agent, _, panel), result in zip(cells, self._evaluate(cells), strict=True):
             self._record(stage.name, agent, name, panel, result)
-            if (agent, name, panel) == ("plan", "greedy", "dev"):
+            if (agent, panel) == (self.config.agents[0], "dev"):
                 low, high = result.interval
-                self._say(f"{stage.name}: dev success {result.success:.0%} [{low:.0%}, {high:.0%}] (greedy)")
+                self._say(f"{stage.name}: dev success {result.success:.0%} [{low:.0%}, {high:.0%}] ({name})")
 
     def _show_iteration(self, row: dict[str, Any]) -> None:
         adherence = "" if row["adherence"] is None else f"  adherence {row['adherence']:.0%}"

@@ -20,8 +20,9 @@ class RunConfig(BaseModel):
     ``model``: a shipped asset or a folder. ``env``: which embedded tasks. ``panel_seed``: make fresh panels
     instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``eval_turns``: actions per
     measured episode. ``threads``: torch's. ``dtype``: of the base model. ``window``: the most tokens of a conversation,
-    where that is less than the model's. ``agents``, ``decodings``, ``stage_panels``: what is measured: with plans
-    and without, the decodings of which the best on dev counts, and the panels after each stage.
+    where that is less than the model's. ``agents``: what is measured, with plans and without. ``decodings``: those of
+    which the first agent's best on dev counts; the first of them is the other agent's, and that after each stage.
+    ``stage_panels``: the panels after each stage but the last, after which everything is measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,8 +36,10 @@ class RunConfig(BaseModel):
     threads: int = Field(default=2, ge=1)
     dtype: DType = "auto"
     window: int | None = Field(default=None, ge=64)
-    agents: tuple[Literal["plan", "none"], ...] = ("plan", "none")
-    decodings: tuple[Literal["greedy", "t0.3", "t0.7", "t1.0"], ...] = ("greedy", "t0.3", "t0.7", "t1.0")
+    agents: tuple[Literal["plan", "none"], ...] = Field(default=("plan", "none"), min_length=1)
+    decodings: tuple[Literal["greedy", "t0.3", "t0.7", "t1.0"], ...] = Field(
+        default=("greedy", "t0.3", "t0.7", "t1.0"), min_length=1
+    )
     stage_panels: tuple[PanelName, ...] = ("dev",)
     weights: WeightsConfig = WeightsConfig()
     train: TrainConfig = TrainConfig()

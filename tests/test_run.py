@@ -60,7 +60,7 @@ def test_a_run_leaves_everything_in_its_folder(finished: Path) -> None:
     assert measured >= {
         (s, p, a) for s in ("base", "final") for p in ("train", "dev", "heldout") for a in ("plan", "none")
     }
-    assert measured >= {(s, "dev", "plan") for s in ("executor", "planner", "joint")}
+    assert measured >= {(s, "dev", "plan") for s in ("base", "executor", "planner", "final")}
     page = (finished / "report.html").read_text()
     assert "<script" not in page and "http://" not in page and page.count("data:image/png;base64,") == 2
 

@@ -40,15 +40,15 @@ EXECUTOR_STAGE = Stage(
     name="executor",
     trains=("executor",),
     plans="oracle",
-    iterations=6,
+    iterations=8,
     learning_rate=1e-3,
     rewards=RewardWeights(adherence=0.2),
     no_plan=0.15,
 )
 PLANNER_STAGE = Stage(
-    name="planner", trains=("planner",), iterations=8, learning_rate=2e-3, rewards=RewardWeights(quality=0.2)
+    name="planner", trains=("planner",), iterations=12, learning_rate=2e-3, rewards=RewardWeights(quality=0.2)
 )
-JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=12, learning_rate=7e-4, no_plan=0.1)
+JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=20, learning_rate=1e-3, no_plan=0.1)
 
 
 class TrainConfig(BaseModel):
@@ -65,7 +65,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stages: tuple[Stage, ...] = (EXECUTOR_STAGE, PLANNER_STAGE, JOINT_STAGE)
-    groups: int = Field(default=12, ge=1)
+    groups: int = Field(default=8, ge=1)
     group_size: int = Field(default=8, ge=2)
     resample: int = Field(default=0, ge=0)
     updates: int = Field(default=4, ge=1)
