@@ -11,7 +11,6 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ from hiplan.report.tables import results_table
 from hiplan.trace import ROLES, Episode
 from hiplan.training.checkpoint import write_text
 from hiplan.training.config import Stage
-from hiplan.training.processes import play_together
 from hiplan.training.trainer import ProgressiveTrainer
 
 AGENTS = ("plan", "none")
@@ -109,7 +107,7 @@ class Job:
             ],
             make_env,
             limits=Limits(turns=self.config.eval_turns),
-            share=partial(play_together, accelerator=self.trainer.accelerator),
+            share=self.trainer.play,
         )
 
     def _record(self, stage: str, agent: str, decoding: str, panel: str, result: EvalResult) -> None:
@@ -149,8 +147,7 @@ class Job:
     def _end_stage(self, stage: Stage) -> None:
         folder = self.out / "stages" / stage.name
         about = {"stage": stage.name, "seed": self.config.seed, "env": self.config.env}
-        if self.first:
-            save_stage(self.model, folder, self.config.model, about)
+        save_stage(self.model, folder, self.config.model, about, write=self.first)
         if stage is self.config.train.stages[-1]:
             return  # the whole measuring follows
         name = self.config.decodings[0]

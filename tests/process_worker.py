@@ -15,17 +15,30 @@ STAGES = (
 )
 
 
-def train(folder: Path, mode: str) -> None:
+def train(
+    folder: Path, mode: str, method: str = "lora", kl: float = 0.1, shard: bool = False, stop: bool = False
+) -> None:
     torch.set_num_threads(1)
-    model = random_model(mode, seed=1)  # type: ignore[arg-type]
+    model = random_model(mode, seed=1, method=method)  # type: ignore[arg-type]
     config = TrainConfig(
-        stages=STAGES, groups=3, group_size=4, plan_tokens=4, action_tokens=4, turns=2, batch_tokens=64
+        stages=tuple(stage.model_copy(update={"kl": stage.kl and kl}) for stage in STAGES),
+        groups=3, group_size=4, plan_tokens=4, action_tokens=4, turns=2, batch_tokens=64, shard=shard,
+    )  # fmt: skip
+    run = ProgressiveTrainer(
+        model, lambda rng: letters(rng.randint(1, 2)), Letters, config, folder=folder, checkpoint_every=1
     )
-    run = ProgressiveTrainer(model, lambda rng: letters(rng.randint(1, 2)), Letters, config, folder=folder)
+    print(f"{run.accelerator.process_index}/{run.accelerator.num_processes}")
+    if stop:
+        run.on_iteration = lambda row: sys.exit() if row["iteration"] == 1 else None
     run.train()
-    if run.accelerator.is_main_process:
-        model.weights.save(folder / "adapters")
+    model.weights.save(folder / "adapters", write=run.accelerator.is_main_process)
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), sys.argv[2])
+    train(
+        Path(sys.argv[1]),
+        *sys.argv[2:4],
+        kl=float(sys.argv[4]),
+        shard=sys.argv[5] == "shard",
+        stop="stop" in sys.argv[6:],
+    )

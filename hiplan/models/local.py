@@ -128,7 +128,6 @@ class LocalModel:
 
     # -- sampling ----------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order. All requests must have the same role."""
         if not requests:

@@ -14,12 +14,18 @@ from hiplan.models.settings import LoraSettings, WeightsConfig
 from hiplan.trace import Role
 
 
-def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any]) -> None:
-    """Write ``folder`` in one step: one PEFT adapter folder per set of weights, and ``stage.json``."""
+def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any], write: bool = True) -> None:
+    """Write ``folder`` in one step: one PEFT adapter folder per set of weights, and ``stage.json``.
+
+    ``write``: false in all but one of several processes.
+    """
     beside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    model.weights.save(beside)
+    if write:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+    model.weights.save(beside, write)
+    if not write:
+        return
     known = {"base": base, "weights": model.weights.config.model_dump(mode="json"), "about": about}
     (beside / "stage.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
     if folder.exists():

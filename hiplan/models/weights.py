@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from hiplan.errors import CheckpointError, ConfigError, InternalError
 from hiplan.models.settings import UNITS, WeightsConfig
+from hiplan.models.shards import here, shard, split_like, whole
 from hiplan.trace import Role
 
 
@@ -81,6 +82,7 @@ class RoleWeights:
         self.units: dict[Role, tuple[str, ...]] = UNITS[self.config.mode]
         self._twins: dict[tuple[str, ...], tuple[tuple[int, ...], nn.Module]] = {}
         self._acted: Counter[str] = Counter()
+        self.sharded = False
         lora = self._lora_config() if self.config.method == "lora" else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -103,6 +105,18 @@ class RoleWeights:
             body.model.to(device)
             body.plain.to(device)  # its parameters have moved with the model's, its buffers are its own
         self._twins.clear()
+
+    def shard(self, device: torch.device) -> None:
+        """Split all weights over the processes (FSDP2). From then on they must use them together, in the same order."""
+        for body in self.bodies:
+            shard(body.model, device)
+            body.plain = body.model.get_base_model() if self.config.method == "lora" else body.model
+        self.sharded = True
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether whole copies with adapters merged in can be made: not of a base in four bits, nor of a split one."""
+        return self.config.quantize == "none" and not self.sharded
 
     def body(self, role: Role) -> Body:
         """The base model the role's units are on."""
@@ -161,15 +175,15 @@ class RoleWeights:
         """
         meant = {f"{unit}.{key}": p for unit in learning for key, p in self.unit(unit).items()}
         others = {f"{u}.{key}": p for u in self._body if u not in learning for key, p in self.unit(u).items()}
-        lost = [name for name, p in meant.items() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
+        lost = [name for name, p in meant.items() if p.grad is None or not bool(torch.isfinite(here(p.grad)).all())]
         if lost:
             raise InternalError(f"no finite gradient reached {_named(lost)}; was another adapter left active?")
-        before = {name: p.detach().clone() for name, p in (meant | others).items()}
-        pulled = {name for name, p in meant.items() if p.grad is not None and bool(p.grad.any())}
+        before = {name: here(p.detach()).clone() for name, p in (meant | others).items()}
+        pulled = {name for name, p in meant.items() if p.grad is not None and bool(here(p.grad).any())}
         frozen = [(name, p, p._version) for body in self.bodies for name, p in body.frozen.items()]
         yield
-        stuck = [name for name in sorted(pulled) if torch.equal(meant[name], before[name])]
-        moved = [n for n, p in others.items() if not torch.equal(p, before[n])]
+        stuck = [name for name in sorted(pulled) if torch.equal(here(meant[name]), before[name])]
+        moved = [n for n, p in others.items() if not torch.equal(here(p), before[n])]
         moved += [n for n, p, version in frozen if p._version != version or p.grad is not None]
         if stuck:
             raise InternalError(f"the update did not move {_named(stuck)}; does the optimizer hold these parameters?")
@@ -188,12 +202,13 @@ class RoleWeights:
 
     @contextmanager
     def sampling(self, role: Role) -> Iterator[Any]:
-        """The fastest model that answers as the role does: a merged copy, or adapters on a base in four bits."""
-        if self.config.quantize != "none":
-            with self._switched(role) as model:
-                yield model
+        """The fastest model that answers as the role does, without gradients: a merged copy if there can be one."""
+        if self.mergeable:
+            with torch.inference_mode():
+                yield self.merged(role)
         else:
-            yield self.merged(role)
+            with torch.no_grad(), self._switched(role) as model:
+                yield model
 
     def merged(self, role: Role) -> nn.Module:
         """A plain model with the role's adapters merged in, kept up to date. Do not write to it."""
@@ -212,8 +227,9 @@ class RoleWeights:
 
     def snapshot(self, role: Role) -> nn.Module:
         """A merged copy as the role is now, for a KL anchor, to measure drift, or to save."""
-        if self.config.quantize != "none":
-            raise ConfigError("a base in four bits cannot be merged; do without kl and export, or use quantize: none")
+        if not self.mergeable:
+            which, cure = ("split", "shard: false") if self.sharded else ("in four bits", "quantize: none")
+            raise ConfigError(f"a base that is {which} cannot be merged; do without kl and export, or use {cure}")
         twin: nn.Module = self._copy(role)
         if self.config.method == "lora":
             self._merge_into(twin, role)
@@ -251,7 +267,7 @@ class RoleWeights:
 
     def state(self) -> dict[str, Tensor]:
         """All units' tensors, copied: ``{unit}.{parameter}``."""
-        return {f"{name}.{key}": p.detach().clone() for name in self._body for key, p in self.unit(name).items()}
+        return {f"{name}.{key}": whole(p.detach()).clone() for name in self._body for key, p in self.unit(name).items()}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -265,15 +281,22 @@ class RoleWeights:
                         f"the checkpoint has {have} for {name}.{key}, expected shape {tuple(parameter.shape)}; "
                         f"it was made for other weights than {self.config.mode!r} at rank {self.config.lora.rank}"
                     )
-                parameter.copy_(saved)
+                parameter.copy_(split_like(parameter, saved))
 
-    def save(self, folder: Path) -> None:
-        """Write every unit to ``folder/{unit}/``: adapters in PEFT's format, whole models in transformers'."""
+    def save(self, folder: Path, write: bool = True) -> None:
+        """Write every unit to ``folder/{unit}/``: adapters in PEFT's format, whole models in transformers'.
+
+        ``write``: false in all but one of several processes, which take part where weights are split.
+        """
+        full = self.config.method == "full"
         for body in self.bodies:
-            if self.config.method == "full":
-                body.model.save_pretrained(str(folder / body.units[0]))
-            else:
-                body.model.save_pretrained(str(folder), selected_adapters=list(body.units))
+            state = None
+            if self.sharded:
+                state = {name: whole(p) for name, p in body.model.named_parameters() if full or _is_lora(name)}
+            if write and full:
+                body.model.save_pretrained(str(folder / body.units[0]), state_dict=state)
+            elif write:
+                body.model.save_pretrained(str(folder), selected_adapters=list(body.units), state_dict=state)
 
     def load(self, folder: Path) -> None:
         """Read units that ``save`` wrote. Raises ``CheckpointError`` where one is missing or of another shape."""
@@ -295,7 +318,7 @@ class RoleWeights:
             short = key.removeprefix("base_model.model.")
             if short not in saved or saved[short].shape != parameter.shape:
                 raise CheckpointError(f"{path} lacks {short} of shape {tuple(parameter.shape)}")
-            parameter.copy_(saved[short])
+            parameter.copy_(split_like(parameter, saved[short]))
 
     def export(self, role: Role, folder: Path) -> None:
         """Write the role as one thing that needs no hiplan: a PEFT adapter, or with ``full`` a model.

@@ -60,6 +60,7 @@ class TrainConfig(BaseModel):
     ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode
     in training. ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to
     imitate before the first stage. ``gradient_checkpointing``: less memory in updates for a third more time.
+    ``shard``: split all weights and optimizer states over the processes (FSDP2); they then play all episodes in step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +83,7 @@ class TrainConfig(BaseModel):
     plan_file: str | None = None
     warm_start: int = Field(default=0, ge=0)
     gradient_checkpointing: bool = False
+    shard: bool = False
 
     def decoding(self, temperature: float | None = None) -> Decoding:
         """How to sample within these limits; at the training temperature unless another is given."""

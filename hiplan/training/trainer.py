@@ -23,17 +23,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
+from torch.distributed import is_initialized
 
 from hiplan.coordination import Limits, judge_plan
 from hiplan.coordination.adherence import adherence
 from hiplan.env import EnvFactory, PlanAware
-from hiplan.errors import CheckpointError
+from hiplan.errors import CheckpointError, ConfigError
 from hiplan.evaluation.panels import TaskMix
 from hiplan.executors import Executor
 from hiplan.model import derive_seed
 from hiplan.models.local import LocalModel
+from hiplan.models.shards import split_like, whole
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
@@ -91,6 +93,8 @@ class ProgressiveTrainer:
     def __post_init__(self) -> None:
         self.accelerator = Accelerator()
         self.model.to(self.accelerator.device)
+        if self.config.shard or self.accelerator.distributed_type is DistributedType.FSDP:
+            self._shard()
         self.cursor = Cursor()
         self.limits = Limits(turns=self.config.turns)
         self.decoding = self.config.decoding()
@@ -104,6 +108,13 @@ class ProgressiveTrainer:
         length = self._resume(found) if found else 0
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
         self.resumed = found is not None
+
+    def _shard(self) -> None:
+        if self.config.warm_start:
+            raise ConfigError("warm_start does not run with split weights; warm up in one process, or use shard: false")
+        if not is_initialized():
+            raise ConfigError("shard splits weights over several processes; start with accelerate launch, or use false")
+        self.model.weights.shard(self.accelerator.device)
 
     # -- the algorithm -----------------------------------------------------------------------
 
@@ -169,11 +180,12 @@ class ProgressiveTrainer:
         }
         self._dragged = tuple(r for r in ROLES if r not in stage.trains and self._learning(r))
         self._reference = {}
-        if stage.kl or self._dragged:
+        watched = self._dragged if stage.kl or weights.mergeable else ()
+        if stage.kl or watched:
             now = weights.state()
             weights.load_state(self._start)
             anchored = stage.trains if stage.kl else ()
-            self._reference = {role: weights.snapshot(role) for role in (*anchored, *self._dragged)}
+            self._reference = {role: weights.snapshot(role) for role in (*anchored, *watched)}
             weights.load_state(now)
 
     def _learning(self, role: Role) -> list[str]:
@@ -213,8 +225,11 @@ class ProgressiveTrainer:
         def play(mine: Sequence[Job]) -> list[Episode]:
             return rollout(mine, self.model, self.make_env, self.decoding, limits=self.limits)
 
-        episodes = play_together(jobs, play, self.accelerator)
-        return Rollouts(episodes, groups, planned)
+        return Rollouts(self.play(jobs, play), groups, planned)
+
+    def play(self, jobs: Sequence[Job], play: Callable[[Sequence[Job]], list[Episode]]) -> list[Episode]:
+        """All jobs' episodes: a share of them played by each process, or with split weights all by all, in step."""
+        return play(jobs) if self.model.weights.sharded else play_together(jobs, play, self.accelerator)
 
     def _tasks(self, stage: Stage, rng: random.Random, count: int) -> list[Task]:
         if stage.plans == "file":
@@ -294,7 +309,7 @@ class ProgressiveTrainer:
     def _drift(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
         """How far joint weights have moved a frozen role since the stage began: k3 on its latest tokens."""
         out: dict[str, Any] = {}
-        for role in self._dragged:
+        for role in [role for role in self._dragged if role in self._reference]:
             held = rows_of(rollouts.episodes, role, 0.0)
             rows = held[:: max(1, len(held) // 16)]
             total, count = 0.0, 0
@@ -346,8 +361,9 @@ class ProgressiveTrainer:
                 for batch in self._share(held):
                     logp = token_logprobs(model, batch, config.temperature)
                     self.accelerator.backward(stage.kl * self._pull(self._dragged[0], logp, batch, count))
-                sum_gradients(parameters, self.accelerator)
-                norm += float(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip))
+                if not self.model.weights.sharded:  # there the backward pass has summed them
+                    sum_gradients(parameters, self.accelerator)
+                norm += float(whole(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)))
                 with self.model.weights.guarded(units):
                     for unit in units:
                         self.optimizers[unit].step()
@@ -422,19 +438,24 @@ class ProgressiveTrainer:
 
     def save(self) -> None:
         """Write a checkpoint of the run as it stands; the first process does, the others wait."""
-        if self.folder is not None and self.accelerator.is_main_process:
-            self._write(self.folder)
+        if self.folder is None:
+            return
+        tensors = self._tensors()
+        if self.accelerator.is_main_process:
+            folder, state = self.folder / "checkpoints", {"cursor": vars(self.cursor), "metrics": self.metrics.length}
+            name = f"{self.cursor.total:06d}-{self.cursor.stage}"
+            checkpoint.save_state(folder / name, tensors, state | {"seed": self.seed})
+            checkpoint.prune(folder, keep=2)
         self.accelerator.wait_for_everyone()
 
-    def _write(self, folder: Path) -> None:
+    def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"adapter.{key}": value for key, value in self.model.weights.state().items()}
         tensors |= {f"start.{key}": value for key, value in self._start.items()}
         for unit, optimizer in self.optimizers.items():
             for i, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{unit}.{i}.{key}": torch.as_tensor(value) for key, value in moments.items()}
-        state = {"cursor": vars(self.cursor), "metrics": self.metrics.length, "seed": self.seed}
-        checkpoint.save_state(folder / "checkpoints" / f"{self.cursor.total:06d}-{self.cursor.stage}", tensors, state)
-        checkpoint.prune(folder / "checkpoints", keep=2)
+                known = {key: whole(torch.as_tensor(value)) for key, value in moments.items()}
+                tensors |= {f"optimizer.{unit}.{i}.{key}": value for key, value in known.items()}
+        return tensors
 
     def _resume(self, folder: Path) -> int:
         tensors, state = checkpoint.load_state(folder)
@@ -451,11 +472,12 @@ class ProgressiveTrainer:
             stage = self.config.stages[self.cursor.stage]
             self._set_up(stage)
             for unit, optimizer in self.optimizers.items():
+                parameters = list(self.model.weights.unit(unit).values())
                 moments: dict[int, dict[str, Tensor]] = {}
                 for key, value in pick["optimizer"].items():
                     owner, index, name = key.split(".")
                     if owner == unit:
-                        moments.setdefault(int(index), {})[name] = value
-                whole = optimizer.state_dict()
-                optimizer.load_state_dict(whole | {"state": moments})
+                        known = split_like(parameters[int(index)], value) if value.dim() else value  # no shape: a count
+                        moments.setdefault(int(index), {})[name] = known
+                optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         return int(state["metrics"])
