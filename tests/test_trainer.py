@@ -395,6 +395,11 @@ def test_a_plan_file_that_cannot_be_used_says_where_and_why(tmp_path: Path, text
     assert "\n" not in str(caught.value)
 
 
+def test_one_process_has_nothing_to_split_its_weights_over() -> None:
+    with pytest.raises(ConfigError, match="accelerate launch"):
+        build(EXECUTOR, shard=True)
+
+
 def test_a_stage_without_its_plan_file_says_so() -> None:
     with pytest.raises(ConfigError, match="plan file"):
         build(replace_stage(EXECUTOR, plans="file")).train()

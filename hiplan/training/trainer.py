@@ -95,6 +95,10 @@ class ProgressiveTrainer:
         self.model.to(self.accelerator.device)
         if self.config.shard or self.accelerator.distributed_type is DistributedType.FSDP:
             self._shard()
+        if not self.model.weights.mergeable and any(stage.kl for stage in self.config.stages):
+            raise ConfigError(
+                "kl needs a whole copy of the weights at the stage's start; with split or 4-bit ones use 0"
+            )
         self.cursor = Cursor()
         self.limits = Limits(turns=self.config.turns)
         self.decoding = self.config.decoding()
@@ -110,10 +114,14 @@ class ProgressiveTrainer:
         self.resumed = found is not None
 
     def _shard(self) -> None:
-        if self.config.warm_start:
-            raise ConfigError("warm_start does not run with split weights; warm up in one process, or use shard: false")
         if not is_initialized():
             raise ConfigError("shard splits weights over several processes; start with accelerate launch, or use false")
+        for option, given in (
+            ("warm_start", self.config.warm_start),
+            ("quantize", self.model.weights.config.quantize != "none"),
+        ):
+            if given:
+                raise ConfigError(f"{option} does not go with split weights; do without it, or use shard: false")
         self.model.weights.shard(self.accelerator.device)
 
     # -- the algorithm -----------------------------------------------------------------------
