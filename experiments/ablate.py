@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments.job import read_metrics
-from experiments.settings import RunConfig, resolve
+from experiments.settings import RunConfig, matched, read_run, resolve
 from hiplan.errors import ConfigError
 from hiplan.training.checkpoint import write_text
 
@@ -127,12 +127,22 @@ class Runner:
             tried = [Cell(arm, SEARCH_SEED, rate) for arm in arms for rate in self.study.rates]
             for cell in tried:
                 self.submit(cell).add_done_callback(lambda _: progress.advance(bar))
-            searched = [self.futures[cell].result() for cell in tried]
+            searched = self.results(tried)
             chosen = {arm: best_rate([s for s in searched if s["arm"] == arm]) for arm in arms}
             cells = [Cell(arm, seed, chosen[arm]) for arm in arms for seed in seeds]
             for cell in cells:
                 self.submit(cell).add_done_callback(lambda _: progress.advance(bar))
-            return [*searched, *(self.futures[cell].result() for cell in cells)], chosen
+            return [*searched, *self.results(cells)], chosen
+
+    def results(self, cells: Sequence[Cell]) -> list[Summary]:
+        """Their summaries; the first failure, or a person's interruption, ends the study and begins no further cell."""
+        try:
+            for done in as_completed([self.futures[cell] for cell in cells]):
+                done.result()
+        except BaseException:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [self.futures[cell].result() for cell in cells]
 
     def submit(self, cell: Cell) -> Future[Summary]:
         if cell not in self.futures:
@@ -143,9 +153,9 @@ class Runner:
 
     def run(self, cell: Cell, first: Future[Summary] | None) -> Summary:
         """The cell's summary: from its file, or from a run, which goes on where it stood."""
-        if first is not None:
-            first.result()
         settings = self.settings(cell)
+        if first is not None:
+            settings = matched(settings, first.result()["env_steps"])
         digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
         file = self.kept / f"{cell.name}.json"
         if file.is_file():
@@ -154,6 +164,8 @@ class Runner:
                 raise ConfigError(f"{str(file)!r} was made with other settings; delete it, or give another --kept")
             return known
         folder = self.runs / cell.name
+        if (folder / "config.yaml").is_file() and read_run(folder) != settings:
+            raise ConfigError(f"the run {str(folder)!r} was made with other settings; delete it, or give another --out")
         if not (folder / "report.html").is_file():
             self._launch(cell, folder, settings)
         summary = summarize(cell, folder, digest)
@@ -178,8 +190,6 @@ class Runner:
             asked = folder / "asked.yaml"
             asked.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
             command += ["--config", str(asked), "--out", str(folder)]
-            if match := self.study.arms[cell.arm].match:
-                command += ["--match", str(self.runs / Cell(match, cell.seed).name)]
         with (folder / "log.txt").open("a") as log:
             if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode:
                 raise ConfigError(f"the cell {cell.name} failed; see {folder / 'log.txt'}")

@@ -64,7 +64,7 @@ def main(
         return
     import yaml
 
-    from experiments.settings import read_run, resolve
+    from experiments.settings import matched, read_run, resolve
 
     given = {"model": model, "weights__mode": weights, "seed": seed, "panel_seed": panel_seed}
     if resume is not None:
@@ -74,7 +74,10 @@ def main(
     else:
         settings = resolve(config, set or [], **given)
         if match is not None:
-            settings = matched(settings, match)
+            from experiments.job import read_metrics
+
+            steps = (row["env_steps"] for row in read_metrics(match) if row["kind"] == "train")
+            settings = matched(settings, max(steps, default=0))
         folder = out or Path("runs") / f"{settings.env}-{settings.weights.mode}-{settings.seed}"
     if show_config:
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
@@ -147,7 +150,7 @@ def ablate(
     parallel: Annotated[int, typer.Option(help="Cells at once, one torch thread each.")] = 2,
     set: Set = None,
 ) -> None:
-    from experiments.ablate import STUDIES, Runner, report
+    from experiments.ablate import SEARCH_SEED, STUDIES, Runner, report
 
     if study not in STUDIES:
         raise ConfigError(f"no study is called {study!r}; expected one of {', '.join(STUDIES)}")
@@ -155,6 +158,8 @@ def ablate(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ConfigError(f"--seeds takes whole numbers such as 0,1,2, got {seeds!r}") from None
+    if SEARCH_SEED in numbers:
+        raise ConfigError(f"seed {SEARCH_SEED} is the one learning rates are chosen with; take others for --seeds")
     folder, summaries = out or Path("runs") / study, kept or Path("docs/studies") / study
     cells, chosen = Runner(STUDIES[study], summaries, folder, parallel, set or [], console).all(numbers)
     command = f"python experiments/run.py ablate {study} --seeds {seeds}"
@@ -173,16 +178,6 @@ def play(
     from experiments.measure import play_one
 
     play_one(checkpoint, panel, index, env, seed, temperature, console)
-
-
-def matched(settings: Any, run: Path) -> Any:
-    """The settings with their last stage ending once the run has taken as many environment steps as ``run``."""
-    from experiments.job import read_metrics
-
-    steps = max((row["env_steps"] for row in read_metrics(run) if row["kind"] == "train"), default=0)
-    *first, last = settings.train.stages
-    last = last.model_copy(update={"env_steps": steps, "iterations": 100_000})
-    return settings.model_copy(update={"train": settings.train.model_copy(update={"stages": (*first, last)})})
 
 
 def one_line(run: Callable[[], Any]) -> int:

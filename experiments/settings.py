@@ -75,6 +75,13 @@ def check(tree: Any) -> RunConfig:
         raise ConfigError(f"{where}: {why[:1].lower()}{why[1:]}{got}") from None
 
 
+def matched(config: RunConfig, steps: int) -> RunConfig:
+    """The settings with their last stage ending once the run has taken so many environment steps."""
+    *first, last = config.train.stages
+    last = last.model_copy(update={"env_steps": steps, "iterations": 100_000})
+    return config.model_copy(update={"train": config.train.model_copy(update={"stages": (*first, last)})})
+
+
 def read_run(folder: Path) -> RunConfig:
     """The resolved config of an earlier run."""
     return check(_read(folder / "config.yaml"))

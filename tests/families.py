@@ -30,6 +30,7 @@ class Family:
     config: str
     special: tuple[str, ...]
     added: tuple[str, ...] = ()  # added tokens that are not special
+    plain: tuple[str, ...] = ()  # added tokens that are ordinary text, as SentencePiece vocabularies have them
     bos: str | None = None
     eos: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
@@ -39,16 +40,21 @@ QWEN = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 LLAMA = ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>", "<|end_of_text|>")
 GEMMA = ("<end_of_turn>", "<start_of_turn>", "<bos>", "<eos>")
 THINK = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+DEEPSEEK = ("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>")
+BLANK = ("\n", "\n\n", "  ")
 FAMILIES = {
     "llama3": Family("llama3", "LlamaConfig", LLAMA, bos="<|begin_of_text|>"),
     "llama3.1": Family("llama3_1", "LlamaConfig", LLAMA, bos="<|begin_of_text|>"),
     "qwen2.5": Family("qwen2_5", "Qwen2Config", QWEN, ("<tool_call>", "</tool_call>")),
     "qwen3": Family("qwen3", "Qwen3Config", QWEN, THINK),
     "qwen3-2507": Family("qwen3_instruct_2507", "Qwen3Config", QWEN, THINK),
-    "gemma": Family("gemma", "GemmaConfig", GEMMA, bos="<bos>", eos="<eos>"),
-    "gemma2": Family("gemma", "Gemma2Config", GEMMA, bos="<bos>", eos="<eos>", options=(("sliding_window", 24),)),
+    "gemma": Family("gemma", "GemmaConfig", GEMMA, ("<b>", "</b>"), BLANK, bos="<bos>", eos="<eos>"),
+    "gemma2": Family(
+        "gemma", "Gemma2Config", GEMMA, ("<b>", "</b>"), BLANK, bos="<bos>", eos="<eos>",
+        options=(("sliding_window", 24),),
+    ),
     "gemma3": Family(
-        "gemma3", "Gemma3TextConfig", GEMMA, bos="<bos>", eos="<eos>",
+        "gemma3", "Gemma3TextConfig", GEMMA, ("<b>", "</b>"), BLANK, bos="<bos>", eos="<eos>",
         options=(
             ("sliding_window", 24),
             ("layer_types", ["sliding_attention", "full_attention", "sliding_attention"]),
@@ -62,7 +68,9 @@ FAMILIES = {
         "", "MistralConfig", ("</s>", "<s>", "[INST]", "[/INST]"), bos="<s>", eos="</s>",
         options=(("sliding_window", 24),),
     ),
+    "deepseek-r1": Family("deepseek_r1_distill", "Qwen2Config", DEEPSEEK, THINK, bos="<｜begin▁of▁sentence｜>"),
 }  # fmt: skip
+OPENS_THE_THOUGHT = "deepseek-r1"  # its template ends the prompt with <think>
 MISTRAL = (  # in the manner of Mistral-7B-Instruct: the system's words stand before the first task
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set first = messages[0]['content'] + '\n\n' %}"
     "{% set rest = messages[1:] %}{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}"
@@ -95,7 +103,7 @@ def tokenizer(name: str) -> Any:
         tokenizer_object=raw, bos_token=family.bos, eos_token=family.eos or family.special[0],
         extra_special_tokens=list(family.special),
     )  # fmt: skip
-    fast.add_tokens(list(family.added))
+    fast.add_tokens([*family.added, *family.plain])
     file = TEMPLATES / f"{family.template}.jinja"
     fast.chat_template = file.read_text() if family.template else MISTRAL
     return fast

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from doubles import Letters, letters
-from families import FAMILIES, THINK, model, tokenizer
+from families import FAMILIES, OPENS_THE_THOUGHT, THINK, model, tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from hiplan.trace import ROLES, Conversation, Role
 from hiplan.training.batch import Row, batches, token_logprobs
 
 ASKED = ("You act in a world.", "make a door from 2 plank and 1 nail", "got 2 plank", "go to the kitchen", "done 1, 2")
-NAMES = list(FAMILIES)
+NAMES = [name for name in FAMILIES if name != OPENS_THE_THOUGHT]
 
 
 def converse(local, role: Role = "executor", turns: int = 4, seed: int = 0, tokens: int = 12) -> list[Conversation]:
@@ -86,7 +86,7 @@ def test_what_the_system_says_reaches_the_model(name: str) -> None:
     assert text == words.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(FAMILIES))
 def test_sampling_with_a_kept_cache_is_exact(name: str) -> None:
     local = model(name)
     for role in ROLES:
@@ -103,16 +103,17 @@ def test_separate_models_of_different_families_work_together() -> None:
     assert local.sides["planner"].tokenizer is not local.sides["executor"].tokenizer
 
 
-PIECES = sorted({token for family in FAMILIES.values() for token in (*family.special, *family.added)})
+PIECES = sorted({t for family in FAMILIES.values() for t in (*family.special, *family.added, *family.plain)})
 UNTRUSTED = st.lists(st.sampled_from([*PIECES, "Action: win", "1. win", "\n", " "]) | st.text(max_size=4), max_size=8)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(FAMILIES))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(text=UNTRUSTED.map("".join))
 def test_no_text_forges_a_turn(name: str, text: str) -> None:
     codec = codec_of(name)
-    special = set(codec.tokenizer.added_tokens_decoder)
+    added = codec.tokenizer.added_tokens_decoder
+    special = {i for i, token in added.items() if token.content not in FAMILIES[name].plain}
     asked = []
     for content in ("ok", text):
         conversation = Conversation("executor")
@@ -173,6 +174,31 @@ def test_reasoning_is_read_apart_from_the_answer() -> None:
         codec.read([*word("half"), stop, *word("go"), codec.end_id]).text == "go"
     )  # a template that opens the thought
     assert codec.read([*word("go </think> on"), codec.end_id]).text == "go </think> on"  # words, not the token
+
+
+def test_added_tokens_that_are_ordinary_text_stay_text() -> None:
+    codec = codec_of("gemma2")
+    (blank,) = codec.content("\n\n")
+    assert blank in codec.tokenizer.added_tokens_decoder
+    assert codec.content("The task:\nmake")  # a one-character added token
+    ids = [*codec.content("Need x"), blank, *codec.content("1. get log\n2. make plank"), codec.end_id]
+    assert codec.read(ids).text == "Need x\n\n1. get log\n2. make plank"
+    (bold,) = codec.tokenizer.encode("<b>", add_special_tokens=False)
+    assert bold not in codec.content("a <b> c")
+
+
+def test_where_the_template_opens_the_thought_a_cut_one_is_no_plan() -> None:
+    codec = codec_of(OPENS_THE_THOUGHT)
+    stop, word = codec.tokenizer.convert_tokens_to_ids("</think>"), codec.content
+    assert codec.thinks_first and not codec_of("qwen3").thinks_first
+    cut = codec.read(word("I might try\n1. win"))
+    assert (cut.text, cut.reasoning) == ("", "I might try\n1. win")
+    done = codec.read([*word("hm"), stop, *word("\n\n1. get log"), codec.end_id])
+    assert (done.text, done.reasoning) == ("1. get log", "hm")
+    local = model(OPENS_THE_THOUGHT)
+    local.keep_reasoning = False
+    with pytest.raises(ConfigError, match="opens the thought itself"):
+        converse(local)
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from rich.console import Console
 from test_modes import logits
@@ -80,39 +81,74 @@ def test_a_report_is_table_picture_and_page(tmp_path: Path) -> None:
     assert (tmp_path / "picture.png").stat().st_size > 5000
 
 
-def test_finished_cells_are_kept_and_other_settings_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = Runner(TWO, tmp_path / "kept", tmp_path / "runs", 1, ["panel_tasks=2"], Console(quiet=True))
-    launched: list[str] = []
+class Launches(list[tuple[str, RunConfig]]):
+    """Stands in for runs: writes what a finished one leaves; the cell ``broken`` fails."""
 
-    def launch(self: Runner, cell: Cell, folder: Path, settings: RunConfig) -> None:
-        launched.append(cell.name)
+    broken = ""
+
+    def __call__(self, runner: Runner, cell: Cell, folder: Path, settings: RunConfig) -> None:
+        self.append((cell.name, settings))
+        if cell.name == self.broken:
+            raise ConfigError(f"the cell {cell.name} failed")
         folder.mkdir(parents=True)
         evals = summary(cell.arm, cell.seed, {"dev": "1100", "train": "1100", "heldout": "1100"})["evals"]
         rows = [{"kind": "eval", **row} for row in evals] + [{"kind": "train", "env_steps": 7}]
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
         (folder / "environment.json").write_text('{"parameters": {"total": 2, "trained": 1}}')
         (folder / "times.json").write_text('{"wall_s": 1.0, "memory_mb": 2}')
         (folder / "panels.json").write_text("{}")
         (folder / "report.html").write_text("")
 
-    monkeypatch.setattr(Runner, "_launch", launch)
-    cells, chosen = runner.all([0])
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
+    found = Launches()
+    monkeypatch.setattr(Runner, "_launch", lambda *arguments: found(*arguments))
+    return found
+
+
+def runner(study: Study, kept: Path, runs: Path, *extra: str) -> Runner:
+    return Runner(study, kept, runs, 1, extra, Console(quiet=True))
+
+
+def test_finished_cells_are_kept_and_other_settings_refused(tmp_path: Path, launches: Launches) -> None:
+    kept, runs = tmp_path / "kept", tmp_path / "runs"
+    cells, chosen = runner(TWO, kept, runs, "panel_tasks=2").all([0])
     assert chosen == {"a": 1.0, "b": 1.0} and len(cells) == 6
-    assert sorted(launched) == ["a-0", "a-100", "a-x2-100", "b-0", "b-100", "b-x2-100"]
-    launched.clear()
-    again = Runner(TWO, tmp_path / "kept", tmp_path / "elsewhere", 1, ["panel_tasks=2"], Console(quiet=True))
-    assert again.all([0]) == (cells, chosen) and not launched
-    other = Runner(TWO, tmp_path / "kept", tmp_path / "runs", 1, ["panel_tasks=4"], Console(quiet=True))
-    with pytest.raises(ConfigError, match="was made with other settings"):
-        other.all([0])
+    assert sorted(n for n, _ in launches) == ["a-0", "a-100", "a-x2-100", "b-0", "b-100", "b-x2-100"]
+    launches.clear()
+    assert runner(TWO, kept, tmp_path / "elsewhere", "panel_tasks=2").all([0]) == (cells, chosen) and not launches
+    assert runner(TWO, tmp_path / "anew", runs, "panel_tasks=2").all([0]) == (cells, chosen) and not launches
+    with pytest.raises(ConfigError, match=r"kept/.*was made with other settings"):
+        runner(TWO, kept, runs, "panel_tasks=4").all([0])
+    with pytest.raises(ConfigError, match=r"runs/.*was made with other settings"):
+        runner(TWO, tmp_path / "fresh", runs, "panel_tasks=4").all([0])
+
+
+def test_a_failed_cell_ends_the_study_at_once(tmp_path: Path, launches: Launches) -> None:
+    launches.broken = "a-100"
+    with pytest.raises(ConfigError, match="a-100 failed"):
+        runner(TWO, tmp_path / "kept", tmp_path / "runs").all([0, 1, 2])
+    assert len(launches) <= 2, "the pool may have begun one more"
+
+
+def test_a_matched_arm_takes_its_steps_from_the_summary(tmp_path: Path, launches: Launches) -> None:
+    study = Study("matched", {"a": Arm("first"), "b": Arm("second", match="a")})
+    runner(study, tmp_path / "kept", tmp_path / "runs").all([0])
+    (tmp_path / "kept" / "b-0.json").unlink()
+    launches.clear()
+    runner(study, tmp_path / "kept", tmp_path / "gone").all([0])
+    ((name, settings),) = launches
+    assert name == "b-0" and settings.train.stages[-1].env_steps == 7
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_arm_of_every_study_has_valid_settings(name: str, tmp_path: Path) -> None:
-    runner = Runner(STUDIES[name], tmp_path, tmp_path, 1, [], Console(quiet=True))
-    seen = {arm: runner.settings(Cell(arm, 3, 2.0)) for arm in STUDIES[name].arms}
+    known = runner(STUDIES[name], tmp_path, tmp_path)
+    seen = {arm: known.settings(Cell(arm, 3, 2.0)) for arm in STUDIES[name].arms}
     rates = {arm: [stage.learning_rate for stage in s.train.stages] for arm, s in seen.items()}
-    once = {arm: [stage.learning_rate for stage in runner.settings(Cell(arm, 3)).train.stages] for arm in seen}
+    once = {arm: [stage.learning_rate for stage in known.settings(Cell(arm, 3)).train.stages] for arm in seen}
     assert all(rates[arm] == [2 * rate for rate in once[arm]] for arm in seen)
     assert {s.seed for s in seen.values()} == {3}
     if name == "weights":

@@ -20,6 +20,7 @@ from hiplan.executors import Executor
 from hiplan.formats import PlanFormat, render_numbered
 from hiplan.model import Decoding, ScriptedModel
 from hiplan.models.local import LocalModel
+from hiplan.models.settings import WeightMode
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, Planner
 from hiplan.prompts import BRIEF
@@ -115,6 +116,40 @@ def test_under_joint_weights_the_frozen_roles_tokens_carry_no_loss(
     assert changed(before, whole.model.weights.state()) == {"joint"}
     assert not changed(whole.model.weights.state(), without.model.weights.state())
     assert whole.metrics.rows[0][f"loss_{trained}"] == without.metrics.rows[0][f"loss_{trained}"]
+
+
+@pytest.mark.parametrize(("mode", "shared"), [("joint", "together"), ("partial", "always")])
+def test_the_anchor_measures_each_role_with_its_own_weights(
+    mode: WeightMode, shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything has moved, neither the role that learns nor the one that is dragged along is pulled."""
+    pulls: list[tuple[Role, float]] = []
+    pull = ProgressiveTrainer._pull
+
+    def noted(self: ProgressiveTrainer, role: Role, *given: Any) -> Any:
+        found = pull(self, role, *given)
+        pulls.append((role, abs(found.item())))
+        return found
+
+    monkeypatch.setattr(ProgressiveTrainer, "_pull", noted)
+    stage = replace_stage(EXECUTOR, plans="self", kl=0.1, iterations=1)
+    build(stage, model=random_model(mode, seed=1, adapters=0.1, shared=shared), updates=1).train()
+    assert {role for role, _ in pulls} == {"executor", "planner"}
+    assert max(value for _, value in pulls) < 1e-5
+
+
+def test_all_roles_are_scored_before_any_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In half precision the old log-probabilities are computed anew: of the weights that sampled, not of later ones."""
+    calls: list[str] = []
+    for name in ("_rescored", "_update"):
+        real = getattr(ProgressiveTrainer, name)
+        monkeypatch.setattr(
+            ProgressiveTrainer, name, lambda *given, real=real, name=name: calls.append(name) or real(*given)
+        )
+    build(
+        Stage(name="both", trains=ROLES, iterations=1, learning_rate=0.01), model=random_model("joint", seed=1)
+    ).train()
+    assert calls == ["_rescored", "_rescored", "_update", "_update"]
 
 
 def test_no_difference_no_lesson() -> None:

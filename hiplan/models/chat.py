@@ -2,11 +2,12 @@
 
 The chat template is rendered once, with markers for contents, to learn its delimiters. A conversation's
 tokens are then delimiters and contents, appended piece by piece: what a model sampled goes in exactly
-as it came out, and contents are encoded so that no added token can come out of them.
+as it came out, and contents are encoded so that no special token can come out of them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,6 +21,8 @@ _MARKS = ("\ue000A\ue001", "\ue000B\ue001", "\ue000C\ue001", "\ue000D\ue001", "\
 
 _THOUGHTS = {"<think>": "</think>", "[THINK]": "[/THINK]"}
 """How families mark reasoning, where the marks are tokens of their own."""
+_TAG = re.compile(r"<.+>|\[.+\]", re.DOTALL)
+"""Added tokens that look like this are kept out of contents even where a tokenizer does not call them special."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,26 @@ class ChatCodec:
         backend = tokenizer.backend_tokenizer
         self._plain = type(backend).from_str(backend.to_str())
         self._plain.encode_special_tokens = True
-        self._added = sorted((t.content for t in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
-        self._added_ids = frozenset(tokenizer.added_tokens_decoder)
-        added = tokenizer.added_tokens_decoder.items()
-        self._opening = frozenset(i for i, token in added if token.content in _THOUGHTS)
-        self._closing = frozenset(i for i, token in added if token.content in _THOUGHTS.values())
-        self._derive(tokenizer)
+        added: dict[int, Any] = tokenizer.added_tokens_decoder
+        marks = {i: t.content for i, t in added.items() if t.special or _TAG.fullmatch(t.content)}  # else it is text
+        self._opening = frozenset(i for i, token in marks.items() if token in _THOUGHTS)
+        self._closing = frozenset(i for i, token in marks.items() if token in _THOUGHTS.values())
+        self._derive(tokenizer, sorted((t.content for t in added.values()), key=len, reverse=True))
+        delimiters = [
+            *self._open_system,
+            *self._system_to_user,
+            *self._open_user,
+            *self._to_assistant,
+            *self._after_end,
+        ]
+        marks |= {i: added[i].content for i in (*delimiters, self.end_id) if i in added and added[i].content.strip()}
+        self._marks = sorted(marks.values(), key=len, reverse=True)
+        self._mark_ids = frozenset(marks)
+        asked = set(self._to_assistant)
+        self.thinks_first = bool(asked & self._opening) and not asked & self._closing  # the template opens the thought
         self.content = lru_cache(maxsize=65_536)(self._content)
 
-    def _derive(self, tokenizer: Any) -> None:
+    def _derive(self, tokenizer: Any, added: Sequence[str]) -> None:
         """Read the delimiters off renderings of marks.
 
         What stands between two marks is asked of the template once, and the same delimiter is appended at every turn: a
@@ -74,7 +88,7 @@ class ChatCodec:
                 f"the chat template asks for an answer with {asked[-40:]!r} but shows earlier answers after "
                 f"{first[-40:]!r}; use a template in which both agree"
             )
-        ends = [t for t in self._added if second.lstrip().startswith(t)]
+        ends = [t for t in added if t.strip() and second.lstrip().startswith(t)]
         if not ends:
             raise ConfigError(
                 f"the chat template ends an answer with {second[:20]!r}, which begins with no special token; expected "
@@ -150,27 +164,28 @@ class ChatCodec:
         return ids, own
 
     def _content(self, text: str) -> tuple[int, ...]:
-        """Tokens of untrusted text: never an added token, whatever the text says."""
+        """Tokens of untrusted text: never a special token, a tag or one of the template's, whatever the text says."""
         ids = tuple(self._plain.encode(text, add_special_tokens=False).ids)
-        if self._added_ids.isdisjoint(ids):
+        if self._mark_ids.isdisjoint(ids):
             return ids
-        for token in self._added:
+        for token in self._marks:
             if len(token) > 1 and (at := text.find(token)) >= 0:
                 return self._content(text[: at + 1]) + self._content(text[at + 1 :])
-        raise ConfigError(f"the text {text[:40]!r} cannot be encoded without an added token; use another tokenizer")
+        raise ConfigError(f"the text {text[:40]!r} cannot be encoded without a special token; use another tokenizer")
 
     def read(self, ids: Sequence[int]) -> Answer:
         """Sampled tokens as text; what a thinking model wrote up to its last closing mark is reasoning.
 
-        Added tokens, the end token among them, are no text. A thought that was never closed is all reasoning.
+        Special tokens and tags, the end token among them, are no text. A thought that was never closed is all
+        reasoning, also where the template opened it.
         """
         marks = [i for i, token in enumerate(ids) if token in self._closing]
         if marks:
             cut = marks[-1] + 1
             return Answer(self._text(ids[cut:]).lstrip("\n"), self._text(ids[:cut]).strip(), cut)
-        if ids and ids[0] in self._opening:
+        if ids and (self.thinks_first or ids[0] in self._opening):
             return Answer("", self._text(ids).strip(), len(ids) - (ids[-1] in self.end_ids))
         return Answer(self._text(ids))
 
     def _text(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode([i for i in ids if i not in self._added_ids], skip_special_tokens=True))
+        return str(self.tokenizer.decode([i for i in ids if i not in self._mark_ids], skip_special_tokens=True))

@@ -135,6 +135,10 @@ class LocalModel:
         began = time.perf_counter()
         role = requests[0].role
         side, store = self.sides[role], self._store(role)
+        if side.codec.thinks_first and not self.keep_reasoning:
+            raise ConfigError(
+                "the chat template opens the thought itself, so reasoning must be kept; set keep_reasoning"
+            )
         prompts, news, slots = [], [], []
         for request in requests:
             prompt, new, slot = self._new_tokens(request, store)

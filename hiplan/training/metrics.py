@@ -15,6 +15,7 @@ class MetricsLog:
         self.rows: list[dict[str, Any]] = []
         self._metrics = folder / "metrics.jsonl" if folder else None
         self._times = folder / "times.jsonl" if folder else None
+        self._before = 0.0  # seconds that earlier processes of the run took
         self._began = time.perf_counter()
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
@@ -24,18 +25,25 @@ class MetricsLog:
             beside = self._metrics.with_suffix(".tmp")
             beside.write_text("".join(lines))
             beside.replace(self._metrics)
+        if self._times and self._times.is_file() and (known := self._times.read_text().splitlines()):
+            self._before = float(json.loads(known[-1])["elapsed_s"])
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of all processes that have worked on the run, those lost to a kill included up to their last row."""
+        return self._before + time.perf_counter() - self._began
 
     @property
     def length(self) -> int:
         return len(self.rows)
 
     def add(self, row: dict[str, Any], **times: float) -> None:
-        """Record a row; ``times`` (seconds) go to the other file, with the seconds since this process began."""
+        """Record a row; ``times`` (seconds) go to the other file, with the seconds that the run took so far."""
         row = {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
         self.rows.append(row)
         if self._metrics and self._times:
             with self._metrics.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             with self._times.open("a") as file:
-                clock = {"row": len(self.rows), "elapsed_s": round(time.perf_counter() - self._began, 3)}
+                clock = {"row": len(self.rows), "elapsed_s": round(self.elapsed, 3)}
                 file.write(json.dumps(clock | {key: round(value, 3) for key, value in times.items()}) + "\n")

@@ -116,12 +116,8 @@ class ProgressiveTrainer:
     def _shard(self) -> None:
         if not is_initialized():
             raise ConfigError("shard splits weights over several processes; start with accelerate launch, or use false")
-        for option, given in (
-            ("warm_start", self.config.warm_start),
-            ("quantize", self.model.weights.config.quantize != "none"),
-        ):
-            if given:
-                raise ConfigError(f"{option} does not go with split weights; do without it, or use shard: false")
+        if self.model.weights.config.quantize != "none":
+            raise ConfigError("a base in four bits is not split over processes; use quantize: none, or shard: false")
         self.model.weights.shard(self.accelerator.device)
 
     # -- the algorithm -----------------------------------------------------------------------
@@ -129,6 +125,10 @@ class ProgressiveTrainer:
     def train(self) -> None:
         """Run all stages from where the run stands, after an optional warm start."""
         if self.config.warm_start and not self.cursor.warm:
+            if self.accelerator.num_processes > 1:
+                raise ConfigError(
+                    "warm_start runs in one process; start the run there, stop it after the warm start, and go on"
+                )
             self._warm_start()
         while self.cursor.stage < len(self.config.stages):
             stage = self.config.stages[self.cursor.stage]
@@ -167,8 +167,11 @@ class ProgressiveTrainer:
         collected = time.perf_counter()
         row = self._describe(stage, rollouts)
         self._moved.clear()
-        for role in stage.trains:
-            row |= self._learn(stage, role, rollouts)
+        lessons = {role: self._lesson(stage, role, rollouts) for role in stage.trains}
+        for role, (figures, rows) in lessons.items():
+            row |= figures
+            if rows:
+                row |= self._update(stage, role, rows, self._held(stage, rollouts))
         row |= self._drift(stage, rollouts)
         self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)
         if self.on_iteration:
@@ -176,7 +179,7 @@ class ProgressiveTrainer:
 
     def _begin(self, stage: Stage) -> None:
         """Freeze the roles that do not learn; optimizer moments start anew in each stage."""
-        self._start = self.model.weights.state()
+        self._start = {key: value.cpu() for key, value in self.model.weights.state().items()}
         self._set_up(stage)
 
     def _set_up(self, stage: Stage) -> None:
@@ -193,7 +196,9 @@ class ProgressiveTrainer:
             now = weights.state()
             weights.load_state(self._start)
             anchored = stage.trains if stage.kl else ()
-            self._reference = {role: weights.snapshot(role) for role in (*anchored, *watched)}
+            asked = {weights.units[role]: role for role in (*anchored, *watched)}  # joint roles are one
+            copies = {units: weights.snapshot(role) for units, role in asked.items()}
+            self._reference = {role: copies[weights.units[role]] for role in (*anchored, *watched)}
             weights.load_state(now)
 
     def _learning(self, role: Role) -> list[str]:
@@ -290,12 +295,12 @@ class ProgressiveTrainer:
             useful |= informative(rewards, [rollouts.groups[i] for i in mine])
         return useful
 
-    def _learn(self, stage: Stage, role: Role, rollouts: Rollouts) -> dict[str, Any]:
-        """One role's update from its own rewards; episodes without advantage are left out."""
+    def _lesson(self, stage: Stage, role: Role, rollouts: Rollouts) -> tuple[dict[str, Any], list[Row]]:
+        """Figures, and what one role learns from its own rewards; episodes without advantage are left out."""
         mine, rewards = self._rewards(stage, role, rollouts)
         groups = [rollouts.groups[i] for i in mine]
         if not mine:
-            return {}
+            return {}, []
         advantages = ESTIMATORS[self.config.estimator](rewards, groups)
         rows = [
             row
@@ -304,8 +309,8 @@ class ProgressiveTrainer:
             for row in rows_of([rollouts.episodes[i]], role, float(a))
         ]
         flat = 1 - len(informative(rewards, groups)) / len(set(groups))
-        out: dict[str, Any] = {f"reward_{role}": float(np.mean(rewards)), f"zero_variance_{role}": flat}
-        return out | (self._update(stage, role, rows, self._held(stage, rollouts)) if rows else {})
+        figures: dict[str, Any] = {f"reward_{role}": float(np.mean(rewards)), f"zero_variance_{role}": flat}
+        return figures, self._rescored(role, rows)
 
     def _held(self, stage: Stage, rollouts: Rollouts) -> list[Row]:
         """Rows of frozen roles that share the trained weights, for the anchor; they carry no advantage."""
@@ -332,7 +337,7 @@ class ProgressiveTrainer:
 
     def _update(self, stage: Stage, role: Role, rows: Sequence[Row], held: Sequence[Row]) -> dict[str, Any]:
         """``config.updates`` optimizer steps over the rows, each on its share; ``held`` rows feel the anchor alone."""
-        order = self._rescored(role, rows)
+        order = list(rows)
         random.Random(derive_seed(self.seed, "order", self.cursor.total, role)).shuffle(order)
         config, units = self.config, self._learning(role)
         parts = [part for k in range(config.updates) if (part := order[k :: config.updates])]
@@ -366,9 +371,11 @@ class ProgressiveTrainer:
                     if part is parts[0]:
                         gap = max(gap, ((logp.detach() - batch.logp_old).abs() * batch.mask).max().item())
                     sums["entropy"] -= batch.logp_old[batch.mask].sum().item() / count
-                for batch in self._share(held):
-                    logp = token_logprobs(model, batch, config.temperature)
-                    self.accelerator.backward(stage.kl * self._pull(self._dragged[0], logp, batch, count))
+                for other in self._dragged if held else ():
+                    with self.model.weights.acting_as(other) as dragged:
+                        for batch in self._share(held):
+                            logp = token_logprobs(dragged, batch, config.temperature)
+                            self.accelerator.backward(stage.kl * self._pull(other, logp, batch, count))
                 if not self.model.weights.sharded:  # there the backward pass has summed them
                     sum_gradients(parameters, self.accelerator)
                 norm += float(whole(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)))
