@@ -13,12 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from experiments.job import parameters
 from experiments.settings import RunConfig
 from hiplan.errors import ConfigError
+from hiplan.evaluation.evaluate import BATCH
 from hiplan.models.local import find_model
 from hiplan.models.weights import RoleWeights
 from hiplan.trace import ROLES
 
 ARCHITECTURES = Path(__file__).with_name("configs") / "architectures"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+REVISIONS = 4  # plans in a conversation with the planner
 KEPT = 34  # bytes of activations per token, layer and hidden unit that a backward pass needs at two bytes a value
 
 
@@ -30,6 +32,8 @@ def architecture(name: str) -> Any:
     except ConfigError:
         if not known.is_file():
             raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the config of {name!r} cannot be read: {str(error).splitlines()[0]}") from None
     facts = json.loads(known.read_text())
     return AutoConfig.for_model(facts.pop("model_type"), **facts, dtype="bfloat16")
 
@@ -44,30 +48,39 @@ def needs(settings: RunConfig) -> Table:
         bases = [AutoModelForCausalLM.from_config(shape) for shape in shapes]
         roles = RoleWeights(bases[0], weights, executor_base=bases[1] if len(bases) > 1 else None)
     count = parameters(roles)
-    stored = str(shapes[0].dtype or "float32").removeprefix("torch.") if settings.dtype == "auto" else settings.dtype
+    stored = "float32" if weights.method == "full" else settings.dtype
+    if stored == "auto":
+        stored = str(shapes[0].dtype or "float32").removeprefix("torch.")
     size = BYTES[stored]
     base = sum(p.numel() for body in roles.bodies for p in body.plain.parameters())
     lines = {"base weights": base * (0.55 if weights.quantize == "4bit" else size)}
+    copies = {roles.units[role]: base if weights.method == "full" else roles.adapted(role) for role in ROLES}
     if weights.method == "full":
         lines["gradients and Adam's moments"] = 3 * size * count["trained"]
     else:
         lines["adapters, gradients and Adam's moments"] = 16 * count["trained"]
         if weights.quantize == "none":
-            copies = {roles.units[role]: roles.adapted(role) for role in ROLES}
             lines["merged copies for rollouts"] = size * sum(copies.values())
+    dragged = weights.mode == "joint" or (weights.mode == "partial" and weights.shared == "always")
+    if any(stage.kl for stage in config.stages) or (dragged and weights.quantize == "none"):
+        lines["copies of a stage's start, for kl and drift"] = size * sum(copies.values())
     text = shapes[0].get_text_config()
-    tokens, layers, hidden = config.batch_tokens, text.num_hidden_layers, text.hidden_size
-    kept = 2 * layers + KEPT if config.gradient_checkpointing else KEPT * layers
+    tokens, hidden = config.batch_tokens, text.hidden_size
+    kept = (2 if config.gradient_checkpointing else 0) * text.num_hidden_layers + KEPT * (
+        1 if config.gradient_checkpointing else text.num_hidden_layers
+    )
     lines["activations of an update"] = tokens * hidden * kept * size / 2
     lines["logits of an update"] = 3 * 4 * tokens * text.vocab_size
-    window = min(text.max_position_embeddings, settings.window or text.max_position_embeddings)
-    length = min(window, 512 + config.turns * (config.action_tokens + 64))
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head = getattr(text, "head_dim", None) or hidden // text.num_attention_heads
-    cache = 2 * layers * heads * head * size * length * config.groups * config.group_size
-    lines[f"key-value cache, {config.groups * config.group_size} episodes of {length:,} tokens"] = (
-        2 * cache
-    )  # and a scratch
+    episodes, turns = max(config.groups * config.group_size, BATCH), max(config.turns, settings.eval_turns)
+    for role, shape, length in (
+        ("planner", shapes[0], 512 + REVISIONS * (config.plan_tokens + 128)),
+        ("executor", shapes[-1], 512 + turns * (config.action_tokens + 64)),
+    ):
+        each = token_bytes(shape, size)  # twice: the slots, and a scratch for those of a batch
+        longest = min(length, settings.window or length, shape.get_text_config().max_position_embeddings)
+        lines[f"{role}'s key-value caches, {episodes} of {longest:,} tokens"] = (
+            2 * each * longest * episodes
+        )  # a scratch
     table = Table(title=f"{settings.model}, {weights.mode} weights", header_style="bold")
     table.add_column("what")
     table.add_column("", justify="right")
@@ -78,6 +91,14 @@ def needs(settings: RunConfig) -> Table:
     table.add_row("about, in all", gigabytes(sum(lines.values())), style="bold")
     table.caption = f"an estimate; base in {stored}, one process, every conversation at its longest"
     return table
+
+
+def token_bytes(shape: Any, size: int) -> int:
+    """What one token's keys and values take."""
+    text = shape.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * head * size)
 
 
 def gigabytes(amount: float) -> str:

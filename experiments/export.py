@@ -39,7 +39,7 @@ def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> Non
     model = load_stage(checkpoint)
     state, config = converted(model.weights.state(), model.weights.config, cast(WeightMode, to), cast(Role, keep))
     about = json.loads((checkpoint / "stage.json").read_text())
-    other = LocalModel.load(about["base"], config)
+    other = LocalModel.load(about["base"], config, **about.get("loaded_with", {}))
     other.weights.load_state(other.weights.state() | state)
     save_stage(other, out, about["base"], about["about"] | {"converted_from": model.weights.config.mode})
 

@@ -147,6 +147,7 @@ class Job:
     def _end_stage(self, stage: Stage) -> None:
         folder = self.out / "stages" / stage.name
         about = {"stage": stage.name, "seed": self.config.seed, "env": self.config.env}
+        about |= {"eval_turns": self.config.eval_turns, "decoding": vars(self.config.train.decoding())}
         save_stage(self.model, folder, self.config.model, about, write=self.first)
         if stage is self.config.train.stages[-1]:
             return  # the whole measuring follows
@@ -229,7 +230,10 @@ def panels(config: RunConfig) -> dict[str, Panel]:
 
 def load(config: RunConfig) -> LocalModel:
     """The run's model with fresh adapters."""
-    return LocalModel.load(config.model, config.weights, config.seed, dtype=config.dtype, window=config.window)
+    return LocalModel.load(
+        config.model, config.weights, config.seed,
+        dtype=config.dtype, window=config.window, keep_reasoning=config.keep_reasoning,
+    )  # fmt: skip
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from experiments.job import AGENTS, PANELS, panels
-from experiments.settings import check
+from experiments.settings import RunConfig, check
 from hiplan.agent import Agent
 from hiplan.coordination import Limits
 from hiplan.envs import make_env
@@ -40,8 +40,7 @@ def measure(
     if decoding not in (*TEMPERATURES, "best"):
         raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)} or best")
     model = load_model(checkpoint=checkpoint)
-    trained_on = json.loads((checkpoint / "stage.json").read_text())["about"].get("env", "mixed")
-    config = check({"env": env or trained_on, "panel_seed": panel_seed, "panel_tasks": tasks, "threads": threads})
+    config = as_trained(checkpoint, env=env, panel_seed=panel_seed, panel_tasks=tasks, threads=threads)
     torch.set_num_threads(config.threads)
     known = panels(config)
     planner: dict[str, PlannerProtocol] = {"plan": Planner(model.prompts), "none": NoPlanner()}
@@ -68,6 +67,14 @@ def measure(
     console.print(f"decoding: plan {best['plan']}, none {best['none']}", highlight=False)
 
 
+def as_trained(checkpoint: Path | None, **over: Any) -> RunConfig:
+    """Default settings, with what the checkpoint's run had set for measuring, and what is given over them."""
+    about = json.loads((checkpoint / "stage.json").read_text())["about"] if checkpoint else {}
+    tokens = {key: about["decoding"][key] for key in ("plan_tokens", "action_tokens")} if "decoding" in about else {}
+    known = {key: about[key] for key in ("env", "eval_turns") if key in about}
+    return check(known | {"train": tokens} | {key: value for key, value in over.items() if value is not None})
+
+
 def play_one(
     checkpoint: Path | None, panel: str, index: int, env: str, seed: int, temperature: float, console: Console
 ) -> None:
@@ -81,5 +88,8 @@ def play_one(
         raise ConfigError(f"the panel has no task {index}; expected 0 to {len(tasks) - 1}")
     if temperature < 0:
         raise ConfigError(f"the temperature must be at least 0, got {temperature}")
-    agent = Agent(load_model(checkpoint=checkpoint), decoding=check({}).train.decoding(temperature))
+    model = load_model(checkpoint=checkpoint)
+    config = as_trained(checkpoint)
+    limits = Limits(turns=config.eval_turns)
+    agent = Agent(model, decoding=config.train.decoding(temperature), limits=limits)
     print_transcript(agent.run(tasks[index], seed), console)

@@ -20,7 +20,8 @@ class RunConfig(BaseModel):
     ``model``: a shipped asset or a folder. ``env``: which embedded tasks. ``panel_seed``: make fresh panels
     instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``eval_turns``: actions per
     measured episode. ``threads``: torch's. ``dtype``: of the base model. ``window``: the most tokens of a conversation,
-    where that is less than the model's. ``agents``: what is measured, with plans and without. ``decodings``: those of
+    where that is less than the model's. ``keep_reasoning``: whether later turns see what a thinking model thought.
+    ``agents``: what is measured, with plans and without. ``decodings``: those of
     which the first agent's best on dev counts; the first of them is the other agent's, and that after each stage.
     ``stage_panels``: the panels after each stage but the last, after which everything is measured.
     """
@@ -36,6 +37,7 @@ class RunConfig(BaseModel):
     threads: int = Field(default=2, ge=1)
     dtype: DType = "auto"
     window: int | None = Field(default=None, ge=64)
+    keep_reasoning: bool = True
     agents: tuple[Literal["plan", "none"], ...] = Field(default=("plan", "none"), min_length=1)
     decodings: tuple[Literal["greedy", "t0.3", "t0.7", "t1.0"], ...] = Field(
         default=("greedy", "t0.3", "t0.7", "t1.0"), min_length=1
@@ -50,6 +52,7 @@ def resolve(file: Path | None, overrides: list[str], **options: Any) -> RunConfi
     tree = RunConfig().model_dump(mode="json")
     if file is not None:
         _merge(tree, _read(file), str(file))
+        tree = check(tree).model_dump(mode="json")  # what the file's stages leave out can be set, too
     for path, value in options.items():
         if value is not None:
             _set(tree, path.replace("__", "."), value)

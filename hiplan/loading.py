@@ -34,6 +34,8 @@ def load_model(
             f"a local model needs torch, transformers and peft ({error}); install them with pip install 'hiplan[train]'"
         ) from None
     if checkpoint is not None:
+        if name != "tiny-v1" or planner is not None or executor is not None:
+            raise ConfigError("a checkpoint knows its base and has both roles; give it alone, or adapters without it")
         return load_stage(Path(checkpoint))
     adapters: dict[Role, Path] = {}
     if planner is not None:

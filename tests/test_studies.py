@@ -9,6 +9,7 @@ import torch
 import yaml
 from peft import PeftModel
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from test_modes import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,9 +17,11 @@ from experiments import ablate
 from experiments.ablate import STUDIES, Arm, Cell, Runner, Study
 from experiments.dry_run import needs
 from experiments.export import convert_stage, export_role
+from experiments.measure import as_trained
 from experiments.settings import RunConfig, resolve
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.loading import load_model
+from hiplan.model import Decoding
 from hiplan.models.local import LocalModel, find_model
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
@@ -195,6 +198,44 @@ def test_an_exported_role_needs_no_hiplan(stage: Path, tmp_path: Path) -> None:
         export_role(stage, "judge", tmp_path / "x", merged=False)
 
 
+def test_what_is_no_plain_adapter_is_refused(stage: Path, tmp_path: Path) -> None:
+    """Each of these would load without a word and answer otherwise than in PEFT."""
+    export_role(stage, "planner", tmp_path / "adapter", merged=False)
+    file, about = tmp_path / "adapter/adapter_model.safetensors", tmp_path / "adapter/adapter_config.json"
+    facts = json.loads(about.read_text())
+    for change, message in (
+        ({"use_rslora": True}, "use_rslora True"),
+        ({"use_dora": True}, "use_dora True"),
+        ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern"),
+        ({"bias": "all"}, "bias 'all'"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ):
+        about.write_text(json.dumps(facts | change))
+        with pytest.raises(CheckpointError, match=message):
+            load_model(planner=tmp_path / "adapter")
+    about.write_text(json.dumps(facts))
+    whole = file.read_bytes()
+    save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(1)}, file)
+    with pytest.raises(CheckpointError, match=r"holds lm_head\.weight, for which"):
+        load_model(planner=tmp_path / "adapter")
+    file.write_bytes(whole[:1000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(planner=tmp_path / "adapter")
+    with pytest.raises(ConfigError, match="give it alone"):
+        load_model(checkpoint=stage, planner=tmp_path / "adapter")
+
+
+def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
+    model = LocalModel.load("tiny-v1", window=100, dtype="bfloat16", keep_reasoning=False)
+    save_stage(model, tmp_path / "stage", "tiny-v1", {"eval_turns": 7, "decoding": vars(Decoding(1.0, 5, 6))})
+    again = load_model(checkpoint=tmp_path / "stage")
+    assert (again.sides["planner"].window, again.keep_reasoning) == (100, False)
+    assert again.weights.bodies[0].plain.dtype == torch.bfloat16
+    config = as_trained(tmp_path / "stage", env="crafting", panel_seed=None)
+    assert (config.eval_turns, config.train.plan_tokens, config.train.action_tokens) == (7, 5, 6)
+    assert (config.env, as_trained(None).eval_turns) == ("crafting", 30)
+
+
 def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> None:
     convert_stage(stage, "split", tmp_path / "split", None)
     before, after = load_stage(stage), load_stage(tmp_path / "split")
@@ -207,13 +248,27 @@ def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> Non
         convert_stage(stage, "shared", tmp_path / "x", None)
 
 
-def test_a_dry_run_counts_without_building(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Path(ablate.HERE) / "configs/llama-3.1-8b.yaml"
-    table = needs(resolve(config, []))
-    cells = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
+def dry(*given: str) -> dict[str, str]:
+    table = needs(resolve(Path(ablate.HERE) / "configs/llama-3.1-8b.yaml", list(given)))
+    return dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))  # type: ignore[arg-type]
+
+
+def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
+    """It is built on the meta device: 32 GiB would not fit here."""
+    cells = dry()
     assert cells["base weights"] == "14.96 GiB"  # 8,030,261,248 parameters of two bytes
-    assert cells["of which learn"].startswith(
-        "83,886,080"
-    )  # 2 x 41,943,040, PEFT's own figure for rank 16 on all layers
+    assert cells["of which learn"].startswith("83,886,080")  # twice PEFT's own figure for rank 16 on all layers
+    parts = [float(v.removesuffix(" GiB")) for k, v in cells.items() if v.endswith("GiB") and k != "about, in all"]
+    assert float(cells["about, in all"].removesuffix(" GiB")) == pytest.approx(sum(parts), abs=0.05)
+    start = "copies of a stage's start, for kl and drift"
+    assert start not in cells and start in dry("train.stages.joint.kl=0.1") and start in dry("weights.mode=joint")
+    full = dry("weights.mode=joint", "weights.method=full")
+    assert (full["base weights"], full["gradients and Adam's moments"]) == ("29.92 GiB", "89.75 GiB")  # float32
+    (few,), (many,) = (
+        [v for k, v in dry(f"train.groups={n}").items() if k.startswith("executor's key-value")] for n in (2, 40)
+    )
+    assert float(few.split()[0]) == pytest.approx(64 / 320 * float(many.split()[0]), rel=0.01), (
+        "64 are measured at once"
+    )
     with pytest.raises(ConfigError, match="no model at 'models/Unknown-1B'"):
         needs(resolve(None, ["model=models/Unknown-1B"]))

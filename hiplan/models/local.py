@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -46,13 +47,18 @@ class Side:
     """What a role needs besides weights: tokenizer, chat template, window, and the shape of its caches.
 
     ``window``: the most tokens of a conversation. Raises ``ConfigError`` for a chat template whose delimiters cannot be
-    derived, and for layers that keep other states than keys and values.
+    derived, for layers that keep other states than keys and values, and where nothing says how long a window is.
     """
 
     def __init__(self, tokenizer: Any, config: Any, window: int | None = None) -> None:
         self.tokenizer, self.codec = tokenizer, ChatCodec(tokenizer)
         text: Any = config.get_text_config()
-        self.window = min(int(text.max_position_embeddings), window or int(text.max_position_embeddings))
+        known: int | None = getattr(text, "max_position_embeddings", None)
+        if known is None and window is None:
+            raise ConfigError(f"a {text.model_type} model does not say how long its window is; give window")
+        self.window = min(limit for limit in (known, window) if limit is not None)
+        if not hasattr(text, "num_attention_heads"):
+            raise ConfigError(f"a {text.model_type} model has no attention heads; expected keys and values to keep")
         self.layers = int(text.num_hidden_layers)
         self.heads = int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
         self.size = int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
@@ -88,6 +94,7 @@ class LocalModel:
     def __init__(self, weights: RoleWeights, sides: Mapping[Role, Side], prompts: Prompts = FULL) -> None:
         self.weights, self.sides, self.prompts = weights, dict(sides), prompts
         self.keep_reasoning = True
+        self.loaded_with: dict[str, Any] = {}  # how the base was read, for whoever loads it again
         self.usage = Usage()
         self._stores: dict[tuple[str, ...], tuple[tuple[int, ...], KVStore]] = {}
 
@@ -100,12 +107,13 @@ class LocalModel:
         prompts: Prompts | None = None,
         dtype: DType = "auto",
         window: int | None = None,
+        keep_reasoning: bool = True,
     ) -> LocalModel:
         """Load a base model by the name of a shipped asset or a folder, with fresh or saved adapters.
 
         ``prompts``: what the roles are asked and how their answers are read, instead of the style each was made for.
-        ``dtype``: ``auto`` takes what the folder says. ``window``: the most tokens of a conversation, if fewer than the
-        model's.
+        ``dtype``: ``auto`` takes what the folder says, or float32 where whole models are trained. ``window``: the most
+        tokens of a conversation, if fewer than the model's.
         Raises ``ConfigError`` where there is no such model.
         """
         config = weights or WeightsConfig()
@@ -118,7 +126,10 @@ class LocalModel:
             "planner": Side(planner.tokenizer, planner.model.config, window),
             "executor": Side(executor.tokenizer, executor.model.config, window),
         }
-        return LocalModel(roles, sides, prompts or planner.prompts.with_executor_of(executor.prompts))
+        model = LocalModel(roles, sides, prompts or planner.prompts.with_executor_of(executor.prompts))
+        model.keep_reasoning = keep_reasoning
+        model.loaded_with = {"dtype": dtype, "window": window, "keep_reasoning": keep_reasoning}
+        return model
 
     def to(self, device: torch.device) -> LocalModel:
         """Move all weights; caches are emptied."""
@@ -317,14 +328,20 @@ class Base:
 def load_base(name: str, config: WeightsConfig, dtype: DType = "auto") -> Base:
     """Read a model folder. Raises ``ConfigError`` where it cannot be, and without what ``quantize`` needs."""
     folder = find_model(name)
+    if config.method == "full":  # small updates of bfloat16 weights would be rounded away
+        if dtype == "bfloat16":
+            raise ConfigError("method full trains in float32; use dtype auto or float32, or method lora on bfloat16")
+        dtype = "float32"
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
     if config.quantize == "4bit":
         options["quantization_config"] = _four_bits()
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"the model folder {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if model.config.get_text_config() is not model.config:
+        raise ConfigError(f"the model in {str(folder)!r} takes more than text; save its language model by itself")
     about = folder / "hiplan.json"
     style = json.loads(about.read_text()).get("prompts", "full") if about.is_file() else "full"
     return Base(model, tokenizer, STYLES[style])

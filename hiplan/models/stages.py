@@ -26,7 +26,8 @@ def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any]
     model.weights.save(beside, write)
     if not write:
         return
-    known = {"base": base, "weights": model.weights.config.model_dump(mode="json"), "about": about}
+    weights = model.weights.config.model_dump(mode="json")
+    known = {"base": base, "loaded_with": model.loaded_with, "weights": weights, "about": about}
     (beside / "stage.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
@@ -43,7 +44,7 @@ def load_stage(folder: Path) -> LocalModel:
             f"{str(folder)!r} is not a stage checkpoint ({type(error).__name__}); expected a folder such as "
             "RUN/stages/joint with stage.json and adapters"
         ) from None
-    return LocalModel.load(base, weights, adapters=folder)
+    return LocalModel.load(base, weights, adapters=folder, **known.get("loaded_with", {}))
 
 
 def load_adapters(base: str, adapters: Mapping[Role, Path]) -> LocalModel:

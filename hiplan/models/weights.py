@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -31,6 +33,11 @@ from hiplan.errors import CheckpointError, ConfigError, InternalError
 from hiplan.models.settings import UNITS, WeightsConfig
 from hiplan.models.shards import here, shard, split_like, whole
 from hiplan.trace import Role
+
+PLAIN_LORA: dict[str, Any] = {  # what hiplan's adapters are; anything else would be read wrongly
+    "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none",
+    "lora_bias": False, "modules_to_save": None, "fan_in_fan_out": False,
+}  # fmt: skip
 
 
 class Body:
@@ -45,12 +52,27 @@ class Body:
         self.model: Any = base
         if lora:
             first, *rest = units
-            self.model = get_peft_model(base, lora, adapter_name=first)
+            try:
+                self.model = get_peft_model(base, lora, adapter_name=first)
+            except ValueError as error:
+                raise ConfigError(f"weights.lora.targets: {str(error).splitlines()[0]}") from None
             for name in rest:
                 self.model.add_adapter(name, lora)
+            self._check_layers()
         self.model.eval()
         names = {id(p): name for name, p in self.model.named_parameters()}
         self.frozen = {names[id(p)]: p for p in self.model.parameters() if lora and not _is_lora(names[id(p)])}
+
+    def _check_layers(self) -> None:
+        """Raises ``ConfigError`` for adapters on anything but linear layers with weights of their own."""
+        plain = dict(self.plain.named_parameters())
+        for name, layer in self.model.get_base_model().named_modules():
+            odd = isinstance(layer, LoraLayer) and (len(layer.lora_embedding_A) or isinstance(layer, ParamWrapper))
+            if odd or (isinstance(layer, LoraLayer) and f"{name}.weight" not in plain):
+                raise ConfigError(
+                    f"weights.lora.targets would adapt {name!r}, which is no linear layer with weights of its own; "
+                    "name the layers to adapt, such as [q_proj, k_proj, v_proj, o_proj]"
+                )
 
     @property
     def config(self) -> Any:
@@ -310,12 +332,15 @@ class RoleWeights:
         if not path.is_file():
             raise CheckpointError(f"no weights at {path}; expected a checkpoint made with weights {self.config.mode!r}")
         if self.config.method == "lora" and (about := folder / "adapter_config.json").is_file():
-            alpha = json.loads(about.read_text())["lora_alpha"]
-            if alpha != self.config.lora.alpha:
-                raise CheckpointError(f"{about} has lora_alpha {alpha}, expected {self.config.lora.alpha}")
-        saved = {key.removeprefix("base_model.model."): value for key, value in load_file(path).items()}
-        for key, parameter in self.unit(name).items():
-            short = key.removeprefix("base_model.model.")
+            facts = json.loads(about.read_text())
+            expected = PLAIN_LORA | {"lora_alpha": self.config.lora.alpha}
+            if odd := next((key for key, plain in expected.items() if (facts.get(key) or plain) != plain), None):
+                raise CheckpointError(f"{about} has {odd} {facts[odd]!r}, expected {expected[odd]!r}")
+        saved = {key.removeprefix("base_model.model."): value for key, value in read_tensors(path).items()}
+        mine = {key.removeprefix("base_model.model."): parameter for key, parameter in self.unit(name).items()}
+        if self.config.method == "lora" and (more := sorted(set(saved) - set(mine))):
+            raise CheckpointError(f"{path} holds {more[0]}, for which these weights have no place")
+        for short, parameter in mine.items():
             if short not in saved or saved[short].shape != parameter.shape:
                 raise CheckpointError(f"{path} lacks {short} of shape {tuple(parameter.shape)}")
             parameter.copy_(split_like(parameter, saved[short]))
@@ -332,7 +357,7 @@ class RoleWeights:
         for file in first.iterdir():
             shutil.copyfile(file, folder / file.name)
         if len(units) > 1:
-            parts = [load_file(folder / ".all" / unit / "adapter_model.safetensors") for unit in units]
+            parts = [read_tensors(folder / ".all" / unit / "adapter_model.safetensors") for unit in units]
             joined = {k: torch.cat([part[k] for part in parts], 0 if ".lora_A." in k else 1) for k in parts[0]}
             save_tensors(joined, folder / "adapter_model.safetensors", {"format": "pt"})
             config = json.loads((folder / "adapter_config.json").read_text())
@@ -352,6 +377,14 @@ def _activate(model: Any, units: list[str]) -> None:
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file. Raises ``CheckpointError`` for one that is broken."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

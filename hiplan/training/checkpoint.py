@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hiplan.errors import CheckpointError
-from hiplan.models.weights import save_tensors
+from hiplan.models.weights import read_tensors, save_tensors
 
 
 def write_text(path: Path, text: str) -> None:
@@ -48,8 +47,8 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_state`` wrote. Raises ``CheckpointError``."""
     try:
         state = json.loads((folder / "state.json").read_text())
-        return load_file(folder / "state.safetensors"), state
-    except (OSError, ValueError) as error:
+        return read_tensors(folder / "state.safetensors"), state
+    except (OSError, ValueError, CheckpointError) as error:
         raise CheckpointError(f"{str(folder)!r} is not a whole checkpoint: {error}") from None
 
 
