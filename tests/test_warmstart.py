@@ -125,6 +125,19 @@ def test_rows_of_sampled_conversations_keep_their_tokens() -> None:
             assert model.sides["executor"].codec.row(conversation) == (recorded.ids, recorded.trained)
 
 
+def test_reasoning_that_later_turns_did_not_see_is_learned_in_rows_of_its_own() -> None:
+    conversation = Conversation("executor")
+    conversation.ask("a", 0)
+    conversation.answer("go", "action", 0, prompt_ids=(1, 2), ids=(3, 4, 5), logprobs=(0.0,) * 3, dropped=2)
+    conversation.ask("b", 1)
+    conversation.answer("on", "action", 1, prompt_ids=(6,), ids=(7, 8), logprobs=(0.0,) * 2)
+    episode = Episode(letters(1), "", conversations={"executor": conversation})
+    assert demonstration_rows(random_model(), [episode], "executor") == [
+        ([1, 2, 3, 4, 5], [-100, -100, 3, 4, 5]),
+        ([1, 2, 5, 6, 7, 8], [-100, -100, -100, -100, 7, 8]),
+    ]
+
+
 def test_cut_untrained_and_unanswered_text_carries_no_end_and_no_loss() -> None:
     codec = random_model().sides["executor"].codec
     conversation = Conversation("executor")

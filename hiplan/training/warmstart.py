@@ -27,6 +27,7 @@ from hiplan.prompts import Prompts
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import ROLES, Episode, Role
+from hiplan.training.batch import Row
 
 
 def warm_start(
@@ -62,12 +63,17 @@ def warm_start(
 
 
 def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Role) -> list[tuple[list[int], list[int]]]:
-    """Token ids and labels (-100: no loss), one row per conversation, cut at the model's window.
+    """Token ids and labels (-100: no loss), one row per conversation (see ``Row.of``), cut at the model's window.
 
     Raises ``ConfigError`` where the role wrote nothing.
     """
     side = model.sides[role]
-    found = [side.codec.row(conversation) for e in episodes for conversation in e.exchanges(role)]
+    found: list[tuple[list[int], list[bool]]] = []
+    for conversation in (c for e in episodes for c in e.exchanges(role)):
+        if any(segment.dropped for segment in conversation.segments):  # later answers did not see all of earlier ones
+            found += [(row.ids, row.trained) for row in Row.of(conversation, 0.0)]
+        else:
+            found.append(side.codec.row(conversation))
     cut = [(ids[: side.window], own[: side.window]) for ids, own in found]
     rows = [(ids, [i if o else -100 for i, o in zip(ids, own, strict=True)]) for ids, own in cut if any(own[1:])]
     if not rows:
