@@ -61,12 +61,13 @@ class Study:
 
 
 SMALL = (  # an equal budget of environment steps, whatever the arms do with it; a cell takes 2 to 4 minutes
-    "train.stages.executor.env_steps=3000",
+    "train.stages.executor.env_steps=1000",
     "train.stages.executor.iterations=1000",
-    "train.stages.planner.env_steps=6000",
+    "train.stages.planner.env_steps=3000",
     "train.stages.planner.iterations=1000",
-    "train.stages.joint.env_steps=12000",
+    "train.stages.joint.env_steps=6000",
     "train.stages.joint.iterations=1000",
+    "panel_tasks=48",
     "decodings=[greedy]",
     "agents=[plan]",
     "stage_panels=[train,dev,heldout]",
