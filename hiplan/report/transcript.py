@@ -137,17 +137,12 @@ def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) ->
     _misreadings(block, episode, record)
     if record.plan is None or last is None or record.kept:
         return block
-    change = diff(last, record.plan)
+    change = diff(last, record.plan, {i for i, status in before.items() if status is StepStatus.DONE})
     block.quote(record.plan.rationale, "dim")
-    gone = [last.step(i) for i in change.dropped]
-    finished = [step for step in gone if before.get(step.id) is StepStatus.DONE]
-    dropped = [step for step in gone if step not in finished]
-    groups = [("added", change.added), ("reworded", change.reworded), ("kept", change.kept)]
-    groups += [("dropped", tuple(step.id for step in dropped)), ("done", tuple(step.id for step in finished))]
-    parts = [f"{what} {', '.join(map(str, ids))}" for what, ids in groups if ids]
-    parts += ["reordered"] * change.reordered
-    same = not (change.added or change.reworded or change.dropped or change.reordered)
-    block.say(("the same steps again" if same else "; ".join(parts), "dim"))
+    groups = ("added", "reworded", "kept", "dropped", "done")
+    parts = [f"{what} {', '.join(map(str, ids))}" for what in groups if (ids := getattr(change, what))]
+    parts += ["reordered"] * bool(change.moved)
+    block.say(("; ".join(parts) if change.distance or change.done else "the same steps again", "dim"))
     for step in record.plan.steps:
         if step.id in change.added:
             block.say(("+ ", "new"), *_step(step, "new"))
@@ -157,7 +152,7 @@ def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) ->
         else:
             done = before.get(step.id) is StepStatus.DONE
             block.say(("✓ " if done else "  ", "good"), *_step(step))
-    for step in dropped:
+    for step in map(last.step, change.dropped):
         failed = before.get(step.id) is StepStatus.FAILED
         block.say(("− ", "bad"), *_step(step, "dim"), ("  failed" if failed else "", "bad"))
     return block
