@@ -36,6 +36,10 @@ class ReplanKind(StrEnum):
     STEP_FAILED = "failed"
     STUCK = "stuck"
     USED_UP = "used up"
+    CONTRADICTED = "contradicted"  # a step cannot succeed as written, though its turn may not have come
+    OFF_PLAN = "off plan"
+    NO_PROGRESS = "no progress"
+    LOOK = "look"  # nothing in particular: it is asked regularly
 
 
 class ReplanReason(BaseModel):

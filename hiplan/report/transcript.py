@@ -40,8 +40,17 @@ VERDICTS: dict[Verdict, Style] = {
     Verdict.PREMATURE: "warn",
     Verdict.REPEATED: "warn",
     Verdict.OFF_PLAN: "bad",
+    Verdict.UNPLANNED_RECOVERY: "warn",
 }
-MARKS: dict[StepStatus, str] = {StepStatus.DONE: "✓", StepStatus.FAILED: "✗", StepStatus.OPEN: "○"}
+REASONS: dict[ReplanKind, str] = {
+    ReplanKind.STEP_FAILED: "{step} failed",
+    ReplanKind.CONTRADICTED: "{step} cannot succeed as written",
+    ReplanKind.STUCK: "the last actions had no effect",
+    ReplanKind.USED_UP: "every step is done but the task is not",
+    ReplanKind.OFF_PLAN: "the last actions served no step",
+    ReplanKind.NO_PROGRESS: "the last actions completed no step",
+    ReplanKind.LOOK: "it is asked regularly",
+}
 
 
 @dataclass(frozen=True)
@@ -166,8 +175,10 @@ def _turn(episode: Episode, turn: Turn, plan: Plan | None) -> Block:
     said: list[Piece] = []
     if turn.verdict is not None:
         said.append((str(turn.verdict), VERDICTS[turn.verdict]))
-        if turn.step is not None and turn.verdict is not Verdict.OFF_PLAN:
+        if turn.step is not None:
             said.append((f" · step {_named(plan, turn.step)}", "dim"))
+        if turn.done:
+            said.append((f" · done {', '.join(map(str, turn.done))}", "good"))
     if turn.refused:
         said.append((" · refused" if said else "refused", "bad"))
     if turn.reward:
@@ -221,11 +232,8 @@ def _named(plan: Plan | None, step_id: int) -> str:
 def _because(reason: ReplanReason | None, plan: Plan | None) -> str:
     if reason is None:
         return "it was asked for"
-    if reason.kind is ReplanKind.STUCK:
-        return "the last actions had no effect"
-    if reason.kind is ReplanKind.USED_UP:
-        return "every step is done but the task is not"
-    return f"step {_named(plan, reason.step)} failed" if reason.step is not None else "a step failed"
+    step = f"step {_named(plan, reason.step)}" if reason.step is not None else "a step"
+    return REASONS[reason.kind].format(step=step)
 
 
 def _count(number: int, noun: str) -> str:
