@@ -390,7 +390,7 @@ def test_when_a_revision_is_asked_for() -> None:
 
 
 def judged(spec: str, plans: Sequence[PlanRecord] = (PlanRecord(0, DIAMOND),)) -> Episode:
-    """``n`` on plan, ``o`` off, ``e`` premature, ``r`` repeated, ``u`` a recovery; a digit: on plan and completes it."""
+    """``n`` on plan, ``o`` off, ``e`` premature, ``r`` repeated, ``u`` recovery; a digit: on plan and completes it."""
     known = {"n": ON, "o": OFF, "e": EARLY, "r": AGAIN, "u": RECOVERY}
     rows = [
         Turn(i, "act", "", 0.0, False, known.get(c, ON), done=(int(c),) if c.isdigit() else ())
