@@ -120,7 +120,7 @@ def verdicts(task: Task, plan: Plan, actions: Sequence[str], matcher: Matcher, t
     for action in actions:
         serves = [env.serves(step.description, action) for step in plan.steps]
         result = env.step(action)
-        asks = matcher(plan.steps, action, result.observation, serves)
+        asks = matcher(plan, action, result.observation, serves)
         try:
             next(asks)
         except StopIteration as stop:
@@ -180,7 +180,8 @@ def row(name: str, method: str, scored: tuple[Counter[tuple[Verdict, Verdict]], 
         said, true = total(lambda _, g, c=c: g is c), total(lambda lab, _, c=c: lab is c)  # type: ignore[misc]
         cells.append(f"{both / max(1, said):.2f} / {both / max(1, true):.2f} ({true})")
     same = total(lambda label, given: label is given) / max(1, sum(pairs.values()))
-    return f"| {name} | {method} | {sum(pairs.values())} | {' | '.join(cells)} | {same:.2f} | {right / max(1, steps):.2f} |"
+    rates = f"{same:.2f} | {right / max(1, steps):.2f}"
+    return f"| {name} | {method} | {sum(pairs.values())} | {' | '.join(cells)} | {rates} |"
 
 
 if __name__ == "__main__":

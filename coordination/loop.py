@@ -51,7 +51,7 @@ def adaplan(
     while episode.stop is None:
         action = yield from executor.act(episode, tracker.ready())
         serves, result, status, state_key = yield from _act(action, episode.plan)
-        matches = (yield from matcher(episode.plan.steps, action, result.observation, serves)) if episode.plan else ()
+        matches = (yield from matcher(episode.plan, action, result.observation, serves)) if episode.plan else ()
         changed = not (episode.turns and state_key and state_key == episode.turns[-1].state_key)
         judged = tracker.observe(result, matches, status, changed)
         turn = Turn(

@@ -41,8 +41,8 @@ def answered(matching: Any) -> Any:
 
 
 def see(tracker: Tracker, action: str, result: StepResult, serves: Any, status: Any, effect: bool = True) -> Judged:
-    steps = tracker.plan.steps if tracker.plan else ()
-    return tracker.observe(result, answered(best_known(steps, action, result.observation, serves)), status, effect)
+    matches = answered(best_known(tracker.plan, action, result.observation, serves)) if tracker.plan else ()
+    return tracker.observe(result, matches, status, effect)
 
 
 def plan_aware(task: Task) -> PlanAware:
@@ -203,7 +203,7 @@ def test_verdicts_where_the_environment_knows_nothing() -> None:
 
 def test_shared_words() -> None:
     """Of two steps: words in one weigh log 3, words in both log 2; those of the observation alone count half."""
-    steps = parse_numbered("1. make oak door\n2. make bed").steps
+    plan = parse_numbered("1. make oak door\n2. make bed")
     rare, common = math.log(3), math.log(2)
     rows = [
         ("craft 1 oak door", "", [1.0, common / (rare + common)]),  # make and craft are one word
@@ -213,7 +213,7 @@ def test_shared_words() -> None:
         ("...", "", [0.0, 0.0]),
     ]
     for action, observation, expected in rows:
-        assert lexical_scores(steps, action, observation) == pytest.approx(expected), action
+        assert lexical_scores(plan, action, observation) == pytest.approx(expected), action
 
 
 def test_recoveries() -> None:
