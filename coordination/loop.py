@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiplan.coordination.adherence import Tracker
+from hiplan.coordination.matching import Matcher, best_known
 from hiplan.coordination.policy import ReplanPolicy, idle_turns, on_failure
 from hiplan.executors import ExecutorProtocol
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners import PlannerProtocol
 from hiplan.requests import Act, Acted, Ask, Consult, PlanReady, Steps
 from hiplan.task import StepResult, Task
-from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn, Verdict
+from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,12 @@ def adaplan(
     executor: ExecutorProtocol,
     policy: ReplanPolicy | None = None,
     limits: Limits | None = None,
+    matcher: Matcher = best_known,
 ) -> Generator[Ask, Any, Episode]:
-    """Plan, act, and revise until the task ends or a limit is reached; returns the episode."""
+    """Plan, act, and revise until the task ends or a limit is reached; returns the episode.
+
+    ``matcher``: which steps an action serves.
+    """
     policy, limits = policy or on_failure(), limits or Limits()
     episode = Episode(task, observation)
     first = yield from planner.plan(episode)
@@ -46,16 +51,17 @@ def adaplan(
     while episode.stop is None:
         action = yield from executor.act(episode, tracker.ready())
         serves, result, status, state_key = yield from _act(action, episode.plan)
-        verdict = tracker.observe(action, result, serves, status)
+        matches = (yield from matcher(episode.plan, action, result.observation, serves)) if episode.plan else ()
+        changed = not (episode.turns and state_key and state_key == episode.turns[-1].state_key)
+        judged = tracker.observe(result, matches, status, changed)
         turn = Turn(
             index=len(episode.turns),
             action=action,
             observation=result.observation,
             reward=result.reward,
             refused=result.refused,
-            verdict=verdict,
-            step=tracker.served if verdict is not Verdict.OFF_PLAN else None,
             state_key=state_key,
+            **vars(judged),
         )
         episode.turns.append(turn)
         episode.stop = _stop(episode, result, limits)

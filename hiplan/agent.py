@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hiplan.coordination import Limits, ReplanPolicy, adaplan
+from hiplan.coordination import Limits, Matcher, ReplanPolicy, adaplan
+from hiplan.coordination.matching import best_known
 from hiplan.env import EnvFactory, Environment
 from hiplan.errors import UserError
 from hiplan.executors import Executor, ExecutorProtocol
@@ -37,6 +38,7 @@ class Agent:
     ``planner`` and ``executor`` default to language-model roles with the model's own prompts. ``make_env``
     builds the environment of a task; default: hiplan's embedded ones. ``approve`` sees every plan before it
     takes effect and may return another one to use instead (in ``astream`` it may be a coroutine function).
+    ``policy``: when to ask for a revision. ``matcher``: which steps an action serves.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class Agent:
     policy: ReplanPolicy | None = None
     limits: Limits | None = None
     approve: Approve | None = None
+    matcher: Matcher = best_known
 
     def run(self, task: Task, seed: int = 0) -> Episode:
         """Play one task to its end.
@@ -104,7 +107,7 @@ class Agent:
     def _loop(self, task: Task, observation: str) -> Generator[Ask, Any, Episode]:
         prompts = getattr(self.model, "prompts", FULL)
         planner, executor = self.planner or Planner(prompts), self.executor or Executor(prompts)
-        return adaplan(task, observation, planner, executor, self.policy, self.limits)
+        return adaplan(task, observation, planner, executor, self.policy, self.limits, self.matcher)
 
     def _request(self, ask: Generate, seed: int, asked: int) -> Request:
         return Request(ask.conversation, self.decoding, derive_seed(seed, ask.conversation.role, asked))

@@ -7,6 +7,9 @@ All three are frozen pydantic models: they cross the border to text and JSON.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -19,11 +22,12 @@ StepId = Annotated[int, Field(ge=1, le=999_999)]
 
 
 class StepStatus(StrEnum):
-    """Where a step stands: ``open`` until it is ``done`` or has ``failed``."""
+    """Where a step stands: ``open`` until ``done`` or ``failed``; ``active`` is an open one that is worked on."""
 
     OPEN = "open"
     DONE = "done"
     FAILED = "failed"
+    ACTIVE = "active"
 
 
 class ReplanKind(StrEnum):
@@ -32,6 +36,10 @@ class ReplanKind(StrEnum):
     STEP_FAILED = "failed"
     STUCK = "stuck"
     USED_UP = "used up"
+    CONTRADICTED = "contradicted"  # a step cannot succeed as written, though its turn may not have come
+    OFF_PLAN = "off plan"
+    NO_PROGRESS = "no progress"
+    LOOK = "look"  # nothing in particular: it is asked regularly
 
 
 class ReplanReason(BaseModel):
@@ -68,7 +76,8 @@ class Plan(BaseModel):
     ``steps`` stand in the order the planner wants them done. ``revision`` counts from 0 (the first
     plan of an episode). ``rationale`` is what the planner wrote before its first step.
 
-    Raises ``ValueError`` (pydantic's) on duplicate ids, a dependency on an unknown step, or a cycle.
+    Raises ``ValueError`` (pydantic's) that names up to five ``problems``: duplicate ids, a dependency on an unknown
+    step, a cycle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,19 +89,9 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
-        ids = [step.id for step in self.steps]
-        twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
-        if twice:
-            raise ValueError(f"step number {twice[0]} is used twice; give every step a number of its own")
-        known = set(ids)
-        for step in self.steps:
-            for dependency in step.after:
-                if dependency not in known:
-                    raise ValueError(f"step {step.id} comes after step {dependency}, but there is no step {dependency}")
-        cycle = _first_cycle({step.id: step.after for step in self.steps})
-        if cycle:
-            chain = " after ".join(str(i) for i in cycle)
-            raise ValueError(f"the steps wait for each other in a circle: {chain}")
+        if found := problems(self.steps):
+            more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+            raise ValueError("; ".join(found[:5]) + more)
         return self
 
     def step(self, step_id: int) -> PlanStep:
@@ -113,49 +112,94 @@ class PlanRevision(BaseModel):
 
 
 class PlanDiff(BaseModel):
-    """How ``after`` differs from ``before``, as step ids."""
+    """How ``after`` differs from ``before``, as step ids.
+
+    ``kept``: same text (their place or what they wait for may differ). ``moved``: the fewest common steps that must
+    change their place. ``rewired``: common steps that wait for others than before. ``done``: left out because they
+    were done; ``dropped``: left out though they were not.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    kept: tuple[int, ...]
-    reworded: tuple[int, ...]
-    added: tuple[int, ...]
-    dropped: tuple[int, ...]
-    reordered: bool
+    kept: tuple[int, ...] = ()
+    reworded: tuple[int, ...] = ()
+    rewired: tuple[int, ...] = ()
+    moved: tuple[int, ...] = ()
+    added: tuple[int, ...] = ()
+    dropped: tuple[int, ...] = ()
+    done: tuple[int, ...] = ()
+
+    @property
+    def distance(self) -> int:
+        """The edit distance: steps reworded, rewired, moved, added and dropped. Leaving out what is done is no edit."""
+        return sum(map(len, (self.reworded, self.rewired, self.moved, self.added, self.dropped)))
 
 
-def diff(before: Plan, after: Plan) -> PlanDiff:
-    """Compare two revisions by step id."""
+def diff(before: Plan, after: Plan, done: Collection[int] = ()) -> PlanDiff:
+    """Compare two revisions by step id; ``done``: the steps of ``before`` that were done when ``after`` came."""
     old = {step.id: step for step in before.steps}
     new = {step.id: step for step in after.steps}
     common = [i for i in old if i in new]
+    place = {i: n for n, i in enumerate(new)}
+    steady = _longest_rising([place[i] for i in common])
+    left_out = [i for i in old if i not in new]
     return PlanDiff(
         kept=tuple(i for i in common if old[i].description == new[i].description),
         reworded=tuple(i for i in common if old[i].description != new[i].description),
+        rewired=tuple(i for i in common if set(old[i].after) != set(new[i].after)),
+        moved=tuple(i for i in common if place[i] not in steady),
         added=tuple(i for i in new if i not in old),
-        dropped=tuple(i for i in old if i not in new),
-        reordered=common != [i for i in new if i in old],
+        dropped=tuple(i for i in left_out if i not in done),
+        done=tuple(i for i in left_out if i in done),
     )
 
 
-def _first_cycle(edges: dict[int, tuple[int, ...]]) -> list[int]:
-    """Ids along one dependency cycle (first repeated at the end), or an empty list."""
-    state: dict[int, int] = {}  # 1: on the current path, 2: finished
-    for root in edges:
-        path = [root]
-        work = [iter(edges[root])] if root not in state else []
-        if work:
-            state[root] = 1
-        while work:
-            for dependency in work[-1]:
-                if state.get(dependency) == 1:
-                    return [*path[path.index(dependency) :], dependency]
-                if dependency not in state:
-                    state[dependency] = 1
-                    path.append(dependency)
-                    work.append(iter(edges[dependency]))
-                    break
+def _longest_rising(values: Sequence[int]) -> set[int]:
+    """The members of a longest rising subsequence of different numbers (patience sorting)."""
+    tops: list[int] = []  # the smallest end of a rising subsequence of each length
+    before: dict[int, int | None] = {}
+    for value in values:
+        pile = bisect_left(tops, value)
+        before[value] = tops[pile - 1] if pile else None
+        tops[pile : pile + 1] = [value]
+    found: set[int] = set()
+    last = tops[-1] if tops else None
+    while last is not None:
+        found.add(last)
+        last = before[last]
+    return found
+
+
+def problems(steps: Sequence[PlanStep]) -> list[str]:
+    """What keeps these steps from being a plan, each named; empty for a plan.
+
+    Numbers used twice, unknown ones, circles, and steps that can never begin because of those.
+    """
+    import networkx as nx  # takes a tenth of a second to import
+
+    found: list[str] = []
+    counts = Counter(step.id for step in steps)
+    twice = [i for i, n in counts.items() if n > 1]
+    found += [f"step number {i} is used twice; give every step a number of its own" for i in twice]
+    if not any(step.after for step in steps):
+        return found
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(counts)
+    hopeless: set[int] = set()
+    for step in steps:
+        for other in step.after:
+            if other in counts:
+                graph.add_edge(step.id, other)
             else:
-                work.pop()
-                state[path.pop()] = 2
-    return []
+                found.append(f"step {step.id} comes after step {other}, but there is no step {other}")
+                hopeless.add(step.id)
+    for circle in nx.strongly_connected_components(graph):
+        first = min(circle)
+        if len(circle) > 1 or graph.has_edge(first, first):
+            chain = " after ".join(str(i) for i, _ in [*nx.find_cycle(graph.subgraph(circle), first), (first, first)])
+            found.append(f"the steps wait for each other in a circle: {chain}")
+            hopeless |= circle
+    for step in steps:
+        if step.id not in hopeless and (causes := nx.descendants(graph, step.id) & hopeless):
+            found.append(f"step {step.id} can never begin: it waits for step {min(causes)}")
+    return found

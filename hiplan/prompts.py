@@ -110,6 +110,10 @@ _REASONS = {
     ReplanKind.STEP_FAILED: "Step {step} of the plan failed.",
     ReplanKind.STUCK: "The executor is stuck: its last actions were refused.",
     ReplanKind.USED_UP: "Every step of the plan is done, but the task is not.",
+    ReplanKind.CONTRADICTED: "Step {step} of the plan cannot succeed as it is written.",
+    ReplanKind.OFF_PLAN: "The executor's last actions served no step of the plan.",
+    ReplanKind.NO_PROGRESS: "The last actions completed no step of the plan.",
+    ReplanKind.LOOK: "This is how it goes so far.",
 }
 
 

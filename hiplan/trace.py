@@ -41,7 +41,8 @@ class Verdict(StrEnum):
     ON_PLAN = "on plan"
     PREMATURE = "premature"  # serves a step whose dependencies are not done
     REPEATED = "repeated"  # serves a step that is done already
-    OFF_PLAN = "off plan"
+    OFF_PLAN = "off plan"  # serves no step
+    UNPLANNED_RECOVERY = "unplanned recovery"  # serves no step, but had an effect right after something had failed
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,11 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class Turn:
-    """One action and what came of it. ``step``: the plan step it served. ``state_key``: its text form."""
+    """One action and what came of it.
+
+    ``step``: the plan step it served; ``evidence``: why the coordination layer thinks so. ``done``: the steps this
+    action completed; ``failed``: those that stood failed after it. ``state_key``: its text form.
+    """
 
     index: int
     action: str
@@ -143,6 +148,9 @@ class Turn:
     verdict: Verdict | None = None
     step: int | None = None
     state_key: str = ""
+    evidence: str = ""
+    done: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
 
 
 @dataclass

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
 import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiplan.coordination import PlanGraph, PlanScore, Tracker, judge_plan, never, on_failure
-from hiplan.coordination.adherence import adherence, lexically_serves
+from hiplan.coordination import PlanGraph, PlanScore, Tracker, judge_plan, never, on_failure, policy, scores
+from hiplan.coordination.adherence import Judged, adherence
+from hiplan.coordination.matching import best_known, lexical_scores
 from hiplan.coordination.policy import idle_turns
 from hiplan.env import PlanAware
 from hiplan.envs import make_env
 from hiplan.formats import parse_numbered
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason, StepStatus
+from hiplan.prompts import STYLES
+from hiplan.report import transcript
 from hiplan.task import StepResult, Task
 from hiplan.trace import Episode, PlanRecord, Turn, Verdict
 
-OPEN, DONE, FAILED = StepStatus
+OPEN, DONE, FAILED, ACTIVE = StepStatus
 ON, OFF, EARLY, AGAIN = Verdict.ON_PLAN, Verdict.OFF_PLAN, Verdict.PREMATURE, Verdict.REPEATED
+RECOVERY = Verdict.UNPLANNED_RECOVERY
 FINE, REFUSED = StepResult("fine"), StepResult("no", refused=True)
 DIAMOND = parse_numbered("1. dig clay\n2. fire brick after 1\n3. mix mortar after 1\n4. build wall after 2, 3")
+
+
+def answered(matching: Any) -> Any:
+    """What a sub-generator returns that asks nobody."""
+    with pytest.raises(StopIteration) as stop:
+        next(matching)
+    return stop.value.value
+
+
+def see(tracker: Tracker, action: str, result: StepResult, serves: Any, status: Any, effect: bool = True) -> Judged:
+    matches = answered(best_known(tracker.plan, action, result.observation, serves)) if tracker.plan else ()
+    return tracker.observe(result, matches, status, effect)
 
 
 def plan_aware(task: Task) -> PlanAware:
@@ -61,6 +83,47 @@ def test_layers_and_critical_path() -> None:
     assert lonely.layers() == [[3, 7]] and len(lonely.critical_path()) == 1
 
 
+def test_next_progress_and_what_is_left_of_the_critical_path() -> None:
+    graph = PlanGraph(DIAMOND)
+    assert [graph.next(done) for done in ((), {1}, {1, 2}, {1, 2, 3}, {1, 2, 3, 4})] == [1, 2, 3, 4, None]
+    assert [graph.progress(done) for done in ((), {1}, {1, 2, 3, 4, 9})] == [0.0, 0.25, 1.0]
+    assert graph.critical_path({1}) in ([2, 4], [3, 4]) and graph.critical_path({1, 2, 3}) == [4]
+    assert graph.critical_path({1, 2, 3, 4}) == []
+
+
+STATUSES = {1: DONE, 2: FAILED, 3: ACTIVE}
+
+
+def test_exports_read_back() -> None:
+    graph = PlanGraph(DIAMOND)
+    known = nx.node_link_graph(json.loads(graph.to_json(STATUSES)), edges="edges")
+    read = nx.parse_graphml(graph.to_graphml(STATUSES), node_type=int)
+    for again in (known, read):
+        assert set(again.edges) == {(1, 2), (1, 3), (2, 4), (3, 4)} and again.is_directed()
+        assert [again.nodes[i]["status"] for i in (1, 2, 3, 4)] == ["done", "failed", "active", "open"]
+        assert again.nodes[2]["label"] == "fire brick"
+    lines = graph.to_mermaid(STATUSES).splitlines()
+    assert lines[:5] == [
+        "flowchart TD",
+        '    s1["✓ 1. dig clay"]:::done',
+        '    s2["✗ 2. fire brick"]:::failed',
+        '    s3["▶ 3. mix mortar"]:::active',
+        '    s4["○ 4. build wall"]:::open',
+    ]
+    assert lines[5:9] == ["    s1 --> s2", "    s1 --> s3", "    s2 --> s4", "    s3 --> s4"]
+
+
+@given(st.text(min_size=1, max_size=40).filter(str.strip))
+def test_no_step_text_breaks_an_export(text: str) -> None:
+    graph = PlanGraph(Plan(steps=(PlanStep(id=1, description=text), PlanStep(id=2, description="b", after=(1,)))))
+    label = graph.plan.steps[0].description
+    assert json.loads(graph.to_json())["nodes"][0]["label"] == label
+    assert set(nx.parse_graphml(graph.to_graphml(), node_type=int).nodes) == {1, 2}
+    line = graph.to_mermaid().splitlines()[1]
+    assert re.fullmatch(r'    s1\["○ 1\. ([^"<>&`\[\]{}|]*)"\]:::open', line), line
+    assert len(graph.to_mermaid().splitlines()) == 8
+
+
 @given(
     st.sets(st.tuples(st.integers(1, 9), st.integers(1, 9)).filter(lambda e: e[0] < e[1])),
     st.permutations(range(1, 10)),
@@ -94,7 +157,7 @@ def test_verdicts_where_the_environment_knows() -> None:
         ([0, 1, 0, 1], [DONE, DONE, DONE, DONE], ON, 2, {1, 2, 3, 4}, ()),  # the last one follows at once
     ]
     for serves, status, verdict, step, done, ready in rows:
-        assert tracker.observe("act", FINE, [bool(s) for s in serves], status) is verdict
+        assert see(tracker, "act", FINE, [bool(s) for s in serves], status).verdict is verdict
         assert (tracker.served if verdict is not OFF else None, tracker.done, tracker.ready()) == (step, done, ready)
     assert tracker.used_up
 
@@ -102,23 +165,23 @@ def test_verdicts_where_the_environment_knows() -> None:
 def test_a_step_counts_as_done_only_in_its_turn() -> None:
     """Two steps may read the same: 'put cup', and 'put cup' again after it was cleaned."""
     tracker = Tracker(DIAMOND)
-    tracker.observe("act", FINE, [True, False, False, False], [OPEN, DONE, OPEN, DONE])
+    see(tracker, "act", FINE, [True, False, False, False], [OPEN, DONE, OPEN, DONE])
     assert tracker.done == set()
-    tracker.observe("act", FINE, [True, False, False, False], [DONE, DONE, OPEN, DONE])
+    see(tracker, "act", FINE, [True, False, False, False], [DONE, DONE, OPEN, DONE])
     assert tracker.done == {1, 2} and tracker.ready() == (3,)
 
 
 def test_failed_steps() -> None:
     tracker = Tracker(DIAMOND)
-    tracker.observe("dig", REFUSED, [True, False, False, False], [OPEN] * 4)
+    see(tracker, "dig", REFUSED, [True, False, False, False], [OPEN] * 4)
     assert tracker.failed_step() == 1, "an action for a ready step was refused"
-    tracker.observe("dig", FINE, [True, False, False, False], [DONE, OPEN, OPEN, OPEN])
+    see(tracker, "dig", FINE, [True, False, False, False], [DONE, OPEN, OPEN, OPEN])
     assert tracker.failed_step() is None, "failures are of the last action"
-    tracker.observe("fire", FINE, [False, True, False, False], [DONE, OPEN, OPEN, FAILED])
+    see(tracker, "fire", FINE, [False, True, False, False], [DONE, OPEN, OPEN, FAILED])
     assert tracker.failed == {4} and tracker.failed_step() is None, "it is not its turn"
-    tracker.observe("fire", REFUSED, [False, False, False, True], [DONE, OPEN, FAILED, OPEN])
+    see(tracker, "fire", REFUSED, [False, False, False, True], [DONE, OPEN, FAILED, OPEN])
     assert tracker.failed_step() == 3, "the environment says so; the refused action was premature"
-    tracker.observe("dig", REFUSED, [True, False, False, False], [FAILED, OPEN, OPEN, OPEN])
+    see(tracker, "dig", REFUSED, [True, False, False, False], [FAILED, OPEN, OPEN, OPEN])
     assert tracker.failed == set(), "what is done cannot fail"
 
 
@@ -134,27 +197,62 @@ def test_verdicts_where_the_environment_knows_nothing() -> None:
         ("mix mortar", FINE, ON, {1, 2, 4}),
     ]
     for action, result, verdict, done in rows:
-        assert tracker.observe(action, result, None, None) is verdict, action
+        assert see(tracker, action, result, None, None).verdict is verdict, action
         assert tracker.done == done, action
 
 
 def test_shared_words() -> None:
-    assert lexically_serves("Make a door", "craft 1 door: make it a good one")  # make, a, door
-    assert lexically_serves("make door", "open the DOOR")  # one of two
-    assert not lexically_serves("make oak door", "open the door")  # one of three
-    assert not lexically_serves("...", "...")
+    """Of two steps: words in one weigh log 3, words in both log 2; those of the observation alone count half."""
+    plan = parse_numbered("1. make oak door\n2. make bed")
+    rare, common = math.log(3), math.log(2)
+    rows = [
+        ("craft 1 oak door", "", [1.0, common / (rare + common)]),  # make and craft are one word
+        ("open the doors", "", [rare / (2 * rare + common), 0.0]),
+        ("open the door", "an oak thing", [1.5 * rare / (2 * rare + common), 0.0]),
+        ("sleep", "in an oak bed", [0.0, 0.0]),  # an observation alone is no match
+        ("...", "", [0.0, 0.0]),
+    ]
+    for action, observation, expected in rows:
+        assert lexical_scores(plan, action, observation) == pytest.approx(expected), action
+
+
+def test_recoveries() -> None:
+    """What serves no step but changes something, right after a refusal or a failed step."""
+    nothing, still = [False] * 4, [OPEN] * 4
+    rows = [
+        (nothing, FINE, still, True, OFF),
+        ([True, False, False, False], REFUSED, still, False, ON),
+        (nothing, REFUSED, still, False, OFF),  # refused itself
+        (nothing, FINE, still, False, OFF),  # changes nothing
+        (nothing, FINE, still, True, OFF),  # the trouble is over
+        ([True, False, False, False], FINE, [FAILED, OPEN, OPEN, OPEN], True, ON),
+        (nothing, FINE, still, True, RECOVERY),
+        (nothing, FINE, still, True, OFF),
+    ]
+    tracker = Tracker(DIAMOND)
+    for number, (serves, result, status, effect, verdict) in enumerate(rows):
+        assert see(tracker, "act", result, serves, status, effect).verdict is verdict, number
+
+
+def test_what_is_judged_says_why_and_what_it_completed() -> None:
+    tracker = Tracker(DIAMOND)
+    judged = see(tracker, "act", FINE, [True, False, False, False], [DONE, DONE, OPEN, FAILED])
+    assert judged == Judged(ON, 1, "the environment's predicate", (1, 2), (4,))
+    assert see(tracker, "act", FINE, [False] * 4, [DONE] * 4).evidence == "serves none of 4 steps"
+    words = Tracker(DIAMOND)
+    assert see(words, "dig up clay", FINE, None, None) == Judged(ON, 1, "shared words: dig, clay")
 
 
 def test_a_revision_keeps_what_is_done() -> None:
     tracker = Tracker(DIAMOND)
-    tracker.observe("act", FINE, [True, False, False, False], [DONE, DONE, DONE, OPEN])
+    see(tracker, "act", FINE, [True, False, False, False], [DONE, DONE, DONE, OPEN])
     assert tracker.done == {1, 2, 3}
     tracker.replan(parse_numbered("1. dig clay\n2. fire many brick after 1\n9. mix mortar\n4. build wall after 2, 9"))
     assert tracker.done == {1}, "2 reads otherwise, 3 has another number"
     assert tracker.ready() == (2, 9) and tracker.served is None and not tracker.failed
     tracker.replan(None)
     assert tracker.ready() == () and not tracker.used_up
-    assert tracker.observe("dig clay", FINE, None, None) is None
+    assert see(tracker, "dig clay", FINE, None, None) == Judged()
 
 
 WORDS = "get 1 9999 craft using make find at go to take from move put in/on clean with use open rack sink cup a b c x y"
@@ -174,7 +272,7 @@ def test_no_action_and_no_step_text_throws(pairs: list[tuple[str, str]], task: T
     for _, action in pairs:
         serves = [env.serves(s.description, action) for s in steps] if env else None
         status = [env.step_status(s.description) for s in steps] if env else None
-        assert tracker.observe(action, FINE, serves, status) in set(Verdict)
+        assert see(tracker, action, FINE, serves, status).verdict in set(Verdict)
         assert tracker.done <= set(range(1, len(steps) + 1))
 
 
@@ -289,3 +387,91 @@ def test_when_a_revision_is_asked_for() -> None:
     assert ask(tracker, played("abc")) == ReplanReason(kind=ReplanKind.USED_UP)
     assert never(tracker, played("aaaa")) is None
     assert ask(Tracker(None), played("aaaa")) is None, "without a plan there is nothing to revise"
+
+
+def judged(spec: str, plans: Sequence[PlanRecord] = (PlanRecord(0, DIAMOND),)) -> Episode:
+    """``n`` on plan, ``o`` off, ``e`` premature, ``r`` repeated, ``u`` recovery; a digit: on plan and completes it."""
+    known = {"n": ON, "o": OFF, "e": EARLY, "r": AGAIN, "u": RECOVERY}
+    rows = [
+        Turn(i, "act", "", 0.0, False, known.get(c, ON), done=(int(c),) if c.isdigit() else ())
+        for i, c in enumerate(spec)
+    ]
+    return Episode(CHAIN, "", turns=rows, plans=list(plans))
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "yes", "no"),
+    [
+        (policy.every(), "look", ["n", "nn", "o"], []),
+        (policy.every(3), "look", ["nnn", "nnnnnn"], ["n", "nnnn"]),
+        (policy.off_plan(2), "off plan", ["oo", "noo", "oooo"], ["", "o", "ono", "ooo", "oon"]),
+        (policy.no_progress(2), "no progress", ["nn", "1nn", "oe", "nnnn"], ["", "n", "1n", "nnn", "n1"]),
+        (policy.used_up, "used up", [], ["1234", "n"]),
+        (never, "", [], ["oooo"]),
+    ],
+)
+def test_policies_by_hand(ask: policy.ReplanPolicy, kind: str, yes: list[str], no: list[str]) -> None:
+    tracker = Tracker(DIAMOND)
+    for spec in yes:
+        assert ask(tracker, judged(spec)) == ReplanReason(kind=ReplanKind(kind)), spec
+        assert ask(Tracker(None), judged(spec)) is None, "no plan, nothing to revise"
+    for spec in no:
+        assert ask(tracker, judged(spec)) is None, spec
+
+
+def test_policies_look_at_the_plan_in_force_alone() -> None:
+    since = [PlanRecord(0, DIAMOND), PlanRecord(3, DIAMOND, kept=True)]
+    assert policy.off_plan(2)(Tracker(DIAMOND), judged("ooo", since)) is None
+    assert policy.off_plan(2)(Tracker(DIAMOND), judged("ooooo", since)) is not None
+
+
+def test_a_contradiction_need_not_wait_for_its_turn() -> None:
+    tracker = Tracker(DIAMOND)
+    tracker.failed = {3, 4}
+    assert policy.contradicted(tracker, judged("n")) == ReplanReason(kind=ReplanKind.CONTRADICTED, step=3)
+    assert policy.failed_step(tracker, judged("n")) is None
+
+
+def test_policies_combine_in_order_and_are_capped() -> None:
+    tracker = Tracker(DIAMOND)
+    tracker.failed = {1}
+    both = policy.any_of(policy.off_plan(1), policy.failed_step)
+    assert [both(tracker, judged(s)).kind for s in "on"] == ["off plan", "failed"]  # type: ignore[union-attr]
+    twice = policy.capped(policy.every(), 2)
+    asked = [twice(tracker, judged("n", [PlanRecord(0, DIAMOND)] * n)) is not None for n in (1, 2, 3)]
+    assert asked == [True, True, False]
+
+
+def test_every_reason_has_words_for_the_planner_and_the_reader() -> None:
+    for kind in ReplanKind:
+        reason = ReplanReason(kind=kind, step=2)
+        for prompts in STYLES.values():
+            assert prompts.revise(judged("n"), reason, ()).strip()
+        assert "because" in transcript(judged("n", [PlanRecord(0, DIAMOND), PlanRecord(1, DIAMOND, reason)]))
+
+
+# -- scores -----------------------------------------------------------------------------------
+
+
+def test_scores_by_counting() -> None:
+    revised = parse_numbered(
+        "2. fire brick\n5. buy mortar\n4. build wall after 2, 5"
+    )  # 1 done, 2 rewired, 3 out, 5 in, 4 rewired
+    found = scores(
+        judged("1nooeor2u", [PlanRecord(0, DIAMOND), PlanRecord(4, None, kept=True), PlanRecord(5, revised)])
+    )
+    assert found.verdicts == {ON: 3, OFF: 3, EARLY: 1, AGAIN: 1, RECOVERY: 1}
+    assert (found.actions, found.adherence, found.violations, found.drift) == (9, 3 / 9, 1, 2)
+    assert (found.coverage, found.revisions, found.edits, found.stability) == (1 / 3, 1, 4, 4.0)
+    bare = scores(Episode(CHAIN, ""))
+    assert (bare.actions, bare.adherence, bare.coverage, bare.stability) == (0, None, None, None)
+
+
+@given(st.text("noeru1234", max_size=30))
+def test_scores_agree_with_the_turns(spec: str) -> None:
+    episode = judged(spec)
+    found = scores(episode)
+    assert found.adherence == adherence(episode)
+    assert found.actions == len(spec)
+    assert found.drift == max((len(run) for run in re.findall("o+", spec)), default=0)
+    assert found.coverage == len(set(re.findall(r"\d", spec))) / 4

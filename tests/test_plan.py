@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hiplan.plan import MAX_STEP_CHARS, MAX_STEPS, Plan, PlanDiff, PlanStep, diff
+from hiplan.plan import MAX_STEP_CHARS, MAX_STEPS, Plan, PlanDiff, PlanStep, diff, problems
 
 
 def steps(*lines: tuple[int, str, tuple[int, ...]]) -> tuple[PlanStep, ...]:
@@ -91,15 +91,58 @@ def test_plans_are_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "expected"),
+    ("before", "after", "expected", "distance"),
     [
-        ("1a 2b 3c", "1a 2b 3c", PlanDiff(kept=(1, 2, 3), reworded=(), added=(), dropped=(), reordered=False)),
-        ("1a 2b 3c", "1a 3c 2b", PlanDiff(kept=(1, 2, 3), reworded=(), added=(), dropped=(), reordered=True)),
-        ("1a 2b 3c", "4d 2x 3c", PlanDiff(kept=(3,), reworded=(2,), added=(4,), dropped=(1,), reordered=False)),
-        ("1a", "2a", PlanDiff(kept=(), reworded=(), added=(2,), dropped=(1,), reordered=False)),
-        ("1a 2b", "3c 2b 4d 1a", PlanDiff(kept=(1, 2), reworded=(), added=(3, 4), dropped=(), reordered=True)),
+        ("1a 2b 3c", "1a 2b 3c", PlanDiff(kept=(1, 2, 3)), 0),
+        ("1a 2b 3c", "1a 3c 2b", PlanDiff(kept=(1, 2, 3), moved=(2,)), 1),
+        ("1a 2b 3c", "4d 2x 3c", PlanDiff(kept=(3,), reworded=(2,), added=(4,), dropped=(1,)), 3),
+        ("1a", "2a", PlanDiff(added=(2,), dropped=(1,)), 2),
+        ("1a 2b", "3c 2b 4d 1a", PlanDiff(kept=(1, 2), moved=(1,), added=(3, 4)), 3),
+        ("1a 2b 3c 4d 5e", "5e 1a 2b 3c 4d", PlanDiff(kept=(1, 2, 3, 4, 5), moved=(5,)), 1),
     ],
 )
-def test_diff_by_hand(before: str, after: str, expected: PlanDiff) -> None:
+def test_diff_by_hand(before: str, after: str, expected: PlanDiff, distance: int) -> None:
     old, new = (Plan(steps=steps(*((int(s[0]), s[1:], ()) for s in text.split()))) for text in (before, after))
     assert diff(old, new) == expected
+    assert diff(old, new).distance == distance
+
+
+def test_leaving_out_what_is_done_is_no_edit_and_waiting_for_another_step_is_one() -> None:
+    old = Plan(steps=steps((1, "a", ()), (2, "b", (1,)), (3, "c", (2,))))
+    new = Plan(steps=steps((2, "b", ()), (3, "c", (2,))))
+    assert diff(old, new, done={1}) == PlanDiff(kept=(2, 3), rewired=(2,), done=(1,))
+    assert (diff(old, new, done={1}).distance, diff(old, new).distance) == (1, 2)
+
+
+PLANS = st.builds(
+    lambda order, texts, edges: Plan(
+        steps=steps(*((i, texts[i], tuple(sorted(a for a, b in edges if b == i and a in order))) for i in order))
+    ),
+    st.lists(st.integers(1, 6), min_size=1, unique=True),
+    st.fixed_dictionaries({i: st.sampled_from("abc") for i in range(1, 7)}),
+    st.sets(st.tuples(st.integers(1, 6), st.integers(1, 6)).filter(lambda e: e[0] < e[1])),
+)
+
+
+@given(PLANS, PLANS, st.sets(st.integers(1, 6)))
+def test_a_diff_accounts_for_every_step_and_its_distance_is_one(old: Plan, new: Plan, done: set[int]) -> None:
+    change = diff(old, new, done)
+    assert sorted(change.kept + change.reworded + change.dropped + change.done) == sorted(s.id for s in old.steps)
+    assert sorted(change.kept + change.reworded + change.added) == sorted(s.id for s in new.steps)
+    steady = [i for i in change.kept + change.reworded if i not in change.moved]
+    order = {i: sorted(steady, key=[s.id for s in plan.steps].index) for i, plan in enumerate((old, new))}
+    assert order[0] == order[1], "what has not moved stands in the same order"
+    assert diff(old, new).distance == diff(new, old).distance
+    assert (diff(old, new).distance == 0) == (old.steps == new.steps)
+
+
+def test_every_problem_is_named_at_once() -> None:
+    broken = steps((1, "a", (9,)), (2, "b", (1,)), (3, "c", (4,)), (4, "d", (3,)), (5, "e", (4,)), (6, "f", ()))
+    assert problems(broken) == [
+        "step 1 comes after step 9, but there is no step 9",
+        "the steps wait for each other in a circle: 3 after 4 after 3",
+        "step 2 can never begin: it waits for step 1",
+        "step 5 can never begin: it waits for step 3",
+    ]
+    with pytest.raises(ValidationError, match=r"no step 9; the steps wait .* 3; step 2 can never begin"):
+        Plan(steps=broken)

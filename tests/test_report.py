@@ -65,8 +65,11 @@ def steps(*lines: tuple[int, str, tuple[int, ...]]) -> Plan:
     return Plan(steps=tuple(PlanStep(id=i, description=text, after=after) for i, text, after in lines))
 
 
-def turn(index: int, step: int | None, verdict: Verdict = Verdict.ON_PLAN, refused: bool = False) -> Turn:
-    return Turn(index, f"act {index}", f"seen {index}", 0.0, refused, verdict, step)
+def turn(
+    index: int, step: int | None, verdict: Verdict = Verdict.ON_PLAN, refused: bool = False, done: tuple[int, ...] = (),
+    failed: tuple[int, ...] = (),
+) -> Turn:  # fmt: skip
+    return Turn(index, f"act {index}", f"seen {index}", 0.0, refused, verdict, step, done=done, failed=failed)
 
 
 FIRST = steps((1, "get wood", ()), (2, "get stone", ()), (3, "make axe", (1, 2)), (4, "sell axe", (3,)))
@@ -81,14 +84,14 @@ def by_hand() -> Episode:
         "A forest.",
         plans=[PlanRecord(0, FIRST), PlanRecord(3, FIRST, failed, kept=True), PlanRecord(4, SECOND, failed)],
         turns=[
-            turn(0, 1),
-            turn(1, 2),
-            turn(2, 3, refused=True),
-            turn(3, 3, refused=True),
-            turn(4, 2),
-            turn(5, 5, refused=True),
+            turn(0, 1, done=(1,)),
+            turn(1, 2, done=(2,)),
+            turn(2, 3, refused=True, failed=(3,)),
+            turn(3, 3, refused=True, failed=(3,)),
+            turn(4, 2, done=(2,)),
+            turn(5, 5, refused=True, failed=(5,)),
             turn(6, 3, Verdict.PREMATURE),
-            turn(7, 3, Verdict.OFF_PLAN),
+            turn(7, None, Verdict.OFF_PLAN),
         ],
         stop=StopReason.STUCK,
     )
@@ -99,26 +102,35 @@ class TestStates:
         assert step_states(by_hand()) == [
             {1: "done", 2: "done", 3: "failed", 4: "open"},
             {1: "done", 2: "done", 3: "failed", 4: "open"},
-            {1: "done", 2: "done", 5: "open", 3: "open"},  # 2 was reworded and done again: 5 waits for it
+            {1: "done", 2: "done", 5: "open", 3: "active"},  # 2 was reworded and done again; 5 failed, but not now
         ]
 
-    def test_a_failed_step_recovers_when_the_acting_moves_on(self) -> None:
+    def test_a_failed_step_recovers_when_it_is_done(self) -> None:
         episode = by_hand()
         episode.plans.pop()
-        episode.turns = [*episode.turns[:3], turn(3, 3), turn(4, 4)]
-        assert step_states(episode)[-1] == {1: "done", 2: "done", 3: "done", 4: "open"}
+        episode.turns = [*episode.turns[:3], turn(3, 3, done=(3,)), turn(4, 4)]
+        assert step_states(episode)[-1] == {1: "done", 2: "done", 3: "done", 4: "active"}
 
-    def test_used_up_means_all_done(self) -> None:
+    def test_what_is_done_stays_done_where_number_and_text_stay(self) -> None:
         episode = by_hand()
-        episode.plans = [PlanRecord(0, FIRST), PlanRecord(8, SECOND, ReplanReason(kind=ReplanKind.USED_UP))]
+        episode.turns = [turn(0, 3, done=(1, 2, 3, 4))]
+        episode.plans = [PlanRecord(0, FIRST), PlanRecord(1, SECOND, ReplanReason(kind=ReplanKind.USED_UP))]
         first, second = step_states(episode)
         assert set(first.values()) == {"done"}
-        assert second == {1: "done", 2: "open", 5: "open", 3: "done"}  # same number and text: still done
+        assert second == {
+            1: "done",
+            2: "open",
+            5: "open",
+            3: "done",
+        }  # 2 reads otherwise; 3 has the same number and text
 
-    def test_repeated_is_done_and_off_plan_says_nothing(self) -> None:
-        episode = Episode(Task(env="forest"), "", plans=[PlanRecord(0, FIRST)])
-        episode.turns = [turn(0, 1, Verdict.REPEATED), turn(1, 2, Verdict.OFF_PLAN)]
-        assert step_states(episode) == [{1: "done", 2: "open", 3: "open", 4: "open"}]
+    def test_success_completes_what_was_carried_out(self) -> None:
+        last = (turn(0, 1, done=(1,)), turn(1, 2), turn(2, 3, refused=True))
+        episode = Episode(Task(env="forest"), "", plans=[PlanRecord(0, FIRST)], turns=list(last))
+        assert step_states(episode) == [{1: "done", 2: "open", 3: "active", 4: "open"}]
+        episode.turns.append(Turn(3, "act", "", 1.0, False, Verdict.OFF_PLAN))
+        episode.stop = StopReason.TERMINATED
+        assert step_states(episode) == [{1: "done", 2: "done", 3: "active", 4: "open"}]
 
     def test_real_episodes(self, household: Episode, crafting: Episode) -> None:
         assert [set(s.values()) for s in step_states(household)] == [{"failed", "open"}] * 3 + [{"done"}]
@@ -135,7 +147,9 @@ class TestTranscript:
         assert "added 4; kept 2, 3; dropped 1\n" in text
         assert "+ 4. find mug at safe 1\n" in text and "− 1. find mug at sofa 1  failed\n" in text
         assert "        2. clean mug at sink 1  after 4\n" in text
-        assert "on plan · step 3 (put mug in drawer 1) · reward +1\n      │ You move mug 1 to drawer 1." in text
+        assert (
+            "on plan · step 3 (put mug in drawer 1) · done 3 · reward +1\n      │ You move mug 1 to drawer 1." in text
+        )
         assert text.endswith("End  success  terminated after 11 turns\n      reward 1; adherence 100%; 3 revisions\n")
         assert [int(n) for n in re.findall(r"^Turn (\d+)", text, re.M)] == list(range(1, 12))
 

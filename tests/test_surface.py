@@ -19,7 +19,8 @@ SURFACE = {
     "hiplan.planners": "FixedPlanner NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
     "hiplan.coordination": """
-        Limits PlanGraph PlanScore ReplanPolicy Tracker adaplan judge_plan never on_failure
+        Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Tracker adaplan judge_plan matching never
+        on_failure policy scores
     """,
     "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",
     "hiplan.evaluation": """

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplan.coordination import PlanGraph
-from hiplan.plan import Plan, ReplanKind, ReplanReason, StepStatus
+from hiplan.coordination.graph import MARKS
+from hiplan.plan import Plan, ReplanReason, StepStatus
 from hiplan.report.states import step_states
-from hiplan.report.transcript import MARKS, clean, title
+from hiplan.report.transcript import REASONS, clean, title
 from hiplan.trace import Episode
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ MAX_PANELS, MAX_STEPS, ROW = 4, 24, 3  # panels drawn, steps per panel, steps pe
 NODE_W, NODE_H = 2.0, 0.56  # of a step, in inches
 STEP_X, STEP_Y = 2.25, 0.98  # from step to step and from row to row
 GAP, HEAD, FOOT = 0.4, 1.3, 0.7  # between the panels, above and below them
-LEGEND = 6.9  # width of the legend
+LEGEND = 8.2  # width of the legend
 INK, FAINT = "#222222", "#767676"
 STYLES: dict[StepStatus, dict[str, Any]] = {
     StepStatus.DONE: {"facecolor": "#bcdcf0", "edgecolor": "#0b4f7d", "linewidth": 1.4},
     StepStatus.FAILED: {"facecolor": "#ffffff", "edgecolor": "#b33c00", "linewidth": 2.6, "hatch": "////"},
     StepStatus.OPEN: {"facecolor": "#ffffff", "edgecolor": "#555555", "linewidth": 1.2},
+    StepStatus.ACTIVE: {"facecolor": "#fff3c4", "edgecolor": "#8a6d00", "linewidth": 2.6},
 }
 DROPPED: dict[str, Any] = {"facecolor": "#ffffff", "edgecolor": "#a8a8a8", "linewidth": 1.1, "linestyle": (0, (4, 3))}
 PILL: dict[str, Any] = {
@@ -104,7 +106,9 @@ def panels(episode: Episode) -> list[Panel]:
         after = {step.id for step in (following or plan).steps}
         final = states[stop - 1]
         new = frozenset(step.id for step in plan.steps if step.id not in before)
-        dropped = frozenset(i for i, state in final.items() if state is StepStatus.OPEN and i not in after)
+        dropped = frozenset(
+            i for i, state in final.items() if state not in (StepStatus.DONE, StepStatus.FAILED) and i not in after
+        )
         found.append(Panel(number, plan, final, new, dropped, reason, (since, until)))
     return found
 
@@ -199,11 +203,10 @@ def _legend(axes: Axes, width: float) -> None:
     """One small sample of each style, in a row at the bottom."""
     from matplotlib.patches import FancyBboxPatch
 
-    entries = [("done", STYLES[StepStatus.DONE], MARKS[StepStatus.DONE])]
-    entries += [("failed", STYLES[StepStatus.FAILED], MARKS[StepStatus.FAILED])]
+    entries = [(str(s), STYLES[s], MARKS[s]) for s in (StepStatus.DONE, StepStatus.ACTIVE, StepStatus.FAILED)]
     entries += [("open", STYLES[StepStatus.OPEN], MARKS[StepStatus.OPEN]), ("left out next", DROPPED, "○")]
     left = (width - LEGEND) / 2
-    for (name, style, mark), room in zip(entries, (1.25, 1.3, 1.25, 1.75), strict=True):
+    for (name, style, mark), room in zip(entries, (1.25, 1.3, 1.3, 1.25, 1.75), strict=True):
         axes.add_patch(FancyBboxPatch((left, 0.22), 0.42, 0.22, boxstyle="round,pad=0,rounding_size=0.05", **style))
         _write(axes, left + 0.5, 0.32, f"{mark} {name}", fontsize=8, ha="left")
         left += room
@@ -214,9 +217,7 @@ def _legend(axes: Axes, width: float) -> None:
 def _because(reason: ReplanReason | None) -> str:
     if reason is None:
         return ""
-    if reason.kind is ReplanKind.STEP_FAILED:
-        return f"because step {reason.step} failed"
-    return "because the acting was stuck" if reason.kind is ReplanKind.STUCK else "because all steps were done"
+    return "because " + REASONS[reason.kind].format(step=f"step {reason.step}")
 
 
 def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

@@ -40,8 +40,17 @@ VERDICTS: dict[Verdict, Style] = {
     Verdict.PREMATURE: "warn",
     Verdict.REPEATED: "warn",
     Verdict.OFF_PLAN: "bad",
+    Verdict.UNPLANNED_RECOVERY: "warn",
 }
-MARKS: dict[StepStatus, str] = {StepStatus.DONE: "✓", StepStatus.FAILED: "✗", StepStatus.OPEN: "○"}
+REASONS: dict[ReplanKind, str] = {
+    ReplanKind.STEP_FAILED: "{step} failed",
+    ReplanKind.CONTRADICTED: "{step} cannot succeed as written",
+    ReplanKind.STUCK: "the last actions had no effect",
+    ReplanKind.USED_UP: "every step is done but the task is not",
+    ReplanKind.OFF_PLAN: "the last actions served no step",
+    ReplanKind.NO_PROGRESS: "the last actions completed no step",
+    ReplanKind.LOOK: "it is asked regularly",
+}
 
 
 @dataclass(frozen=True)
@@ -137,17 +146,12 @@ def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) ->
     _misreadings(block, episode, record)
     if record.plan is None or last is None or record.kept:
         return block
-    change = diff(last, record.plan)
+    change = diff(last, record.plan, {i for i, status in before.items() if status is StepStatus.DONE})
     block.quote(record.plan.rationale, "dim")
-    gone = [last.step(i) for i in change.dropped]
-    finished = [step for step in gone if before.get(step.id) is StepStatus.DONE]
-    dropped = [step for step in gone if step not in finished]
-    groups = [("added", change.added), ("reworded", change.reworded), ("kept", change.kept)]
-    groups += [("dropped", tuple(step.id for step in dropped)), ("done", tuple(step.id for step in finished))]
-    parts = [f"{what} {', '.join(map(str, ids))}" for what, ids in groups if ids]
-    parts += ["reordered"] * change.reordered
-    same = not (change.added or change.reworded or change.dropped or change.reordered)
-    block.say(("the same steps again" if same else "; ".join(parts), "dim"))
+    groups = ("added", "reworded", "kept", "dropped", "done")
+    parts = [f"{what} {', '.join(map(str, ids))}" for what in groups if (ids := getattr(change, what))]
+    parts += ["reordered"] * bool(change.moved)
+    block.say(("; ".join(parts) if change.distance or change.done else "the same steps again", "dim"))
     for step in record.plan.steps:
         if step.id in change.added:
             block.say(("+ ", "new"), *_step(step, "new"))
@@ -157,7 +161,7 @@ def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) ->
         else:
             done = before.get(step.id) is StepStatus.DONE
             block.say(("✓ " if done else "  ", "good"), *_step(step))
-    for step in dropped:
+    for step in map(last.step, change.dropped):
         failed = before.get(step.id) is StepStatus.FAILED
         block.say(("− ", "bad"), *_step(step, "dim"), ("  failed" if failed else "", "bad"))
     return block
@@ -171,8 +175,10 @@ def _turn(episode: Episode, turn: Turn, plan: Plan | None) -> Block:
     said: list[Piece] = []
     if turn.verdict is not None:
         said.append((str(turn.verdict), VERDICTS[turn.verdict]))
-        if turn.step is not None and turn.verdict is not Verdict.OFF_PLAN:
+        if turn.step is not None:
             said.append((f" · step {_named(plan, turn.step)}", "dim"))
+        if turn.done:
+            said.append((f" · done {', '.join(map(str, turn.done))}", "good"))
     if turn.refused:
         said.append((" · refused" if said else "refused", "bad"))
     if turn.reward:
@@ -226,11 +232,8 @@ def _named(plan: Plan | None, step_id: int) -> str:
 def _because(reason: ReplanReason | None, plan: Plan | None) -> str:
     if reason is None:
         return "it was asked for"
-    if reason.kind is ReplanKind.STUCK:
-        return "the last actions had no effect"
-    if reason.kind is ReplanKind.USED_UP:
-        return "every step is done but the task is not"
-    return f"step {_named(plan, reason.step)} failed" if reason.step is not None else "a step failed"
+    step = f"step {_named(plan, reason.step)}" if reason.step is not None else "a step"
+    return REASONS[reason.kind].format(step=step)
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,0 +1,157 @@
+"""Which steps of the plan an action serves. A matcher is a function that can be swapped (``adaplan(matcher=...)``).
+
+It is given the plan, the action, the observation that came back, and the environment's own answers where it has
+them, and it is a sub-generator, so that one that asks a model runs in every driver; ``pure`` makes one of a plain
+function. How good each is: docs/adherence.md.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from hiplan.plan import Plan
+from hiplan.requests import Ask, Generate, Steps
+from hiplan.trace import Conversation, Role
+
+
+@dataclass(frozen=True)
+class Match:
+    """A step that an action serves, why it is thought so, and how sure it is (0 to 1)."""
+
+    step: int
+    evidence: str
+    score: float = 1.0
+
+
+Serves = Sequence[bool] | None  # the environment's answer per step, taken before the action; None where it has none
+Matcher = Callable[[Plan, str, str, Serves], Steps[Sequence[Match]]]
+
+
+def pure(match: Callable[[Plan, str, str, Serves], Sequence[Match]]) -> Matcher:
+    """A matcher that asks nobody."""
+
+    @wraps(match)
+    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Ask, Any, Sequence[Match]]:
+        yield from ()
+        return match(plan, action, observation, serves)
+
+    return matcher
+
+
+@pure
+def by_environment(plan: Plan, action: str, observation: str, serves: Serves) -> list[Match]:
+    """What the environment says; nothing where it says nothing."""
+    return [
+        Match(step.id, "the environment's predicate")
+        for step, hit in zip(plan.steps, serves or (), strict=False)
+        if hit
+    ]
+
+
+THRESHOLD = 0.5
+SYNONYMS = {
+    word: words[0]
+    for words in (
+        "make craft build create produce assemble construct forge".split(),
+        "get take fetch grab collect gather pick obtain".split(),
+        "go move walk navigate travel head".split(),
+        "put place insert drop set lay".split(),
+        "find look search locate seek examine inspect check".split(),
+        "clean wash rinse".split(),
+        "heat warm cook".split(),
+        "cool chill".split(),
+        "use apply".split(),
+    )
+    for word in words
+}
+_WORD = re.compile(r"[^\W_]+")
+_SUFFIX = re.compile(r"(?<=[^\W\d_]{3})(?:ing|ed|es|s)$")
+_EMPTY = frozenset("a an and at for from in into it of on onto or the then to up with".split())
+_MEANS = re.compile(r"\b(?:using|with|from|by)\b", re.IGNORECASE)
+
+
+def stems(text: str) -> list[str]:
+    """Words without endings, synonyms made one; numbers and small words left out unless they stand alone."""
+    words = [word for word in _WORD.findall(text.lower()) if word not in _EMPTY]
+    return [SYNONYMS.get(stem := _SUFFIX.sub("", SYNONYMS.get(word, word)), stem) for word in words]
+
+
+def lexical_scores(plan: Plan, action: str, observation: str) -> list[float]:
+    """Per step, the share of its words found in the action.
+
+    Those in the observation alone, or after *using*, *with*, *from* or *by*, count half: what a thing is made of is not
+    what is made. Words weigh ``log(1 + n / df)``: those in many of the ``n`` steps say little.
+    """
+    words = [set(stems(step.description)) for step in plan.steps]
+    df = Counter(word for step in words for word in step)
+    weight = {word: math.log(1 + len(words) / count) for word, count in df.items()}
+    said = set(stems(_MEANS.split(action)[0]))
+    seen = {*stems(action), *stems(observation)}
+    found = {word: weight[word] * (1.0 if word in said else 0.5) for word in df if word in said or word in seen}
+    return [
+        sum(found.get(word, 0.0) for word in step) / sum(weight[word] for word in step) if step and step & said else 0.0
+        for step in words
+    ]
+
+
+def needs(plan: Plan) -> list[set[str]]:
+    """Per step, words that the planner's notes give under its own: ``door: plank, nail`` tells what *make door* needs.
+
+    Words of other steps are none: they are made there.
+    """
+    words = [set(stems(step.description)) for step in plan.steps]
+    every = set().union(*words)
+    notes = [
+        (set(stems(head)), set(stems(rest)))
+        for head, _, rest in (line.partition(":") for line in plan.rationale.splitlines())
+    ]
+    return [set().union(*(rest - every for head, rest in notes if head and rest and head <= step)) for step in words]
+
+
+@pure
+def by_words(plan: Plan, action: str, observation: str, serves: Serves) -> list[Match]:
+    """Steps half of whose weighted words appear, best first; else those whose ``needs`` the action names."""
+    seen = {*stems(action), *stems(observation)}
+    found = [
+        Match(
+            step.id, "shared words: " + ", ".join(w for w in dict.fromkeys(stems(step.description)) if w in seen), score
+        )
+        for step, score in zip(plan.steps, lexical_scores(plan, action, observation), strict=True)
+        if score >= THRESHOLD
+    ]
+    said = stems(action)
+    return sorted(found, key=lambda match: -match.score) or [
+        Match(step.id, f"the plan says it needs {', '.join(w for w in said if w in wanted)}", THRESHOLD)
+        for step, wanted in zip(plan.steps, needs(plan), strict=True)
+        if wanted.intersection(said)
+    ]
+
+
+def best_known(plan: Plan, action: str, observation: str, serves: Serves) -> Steps[Sequence[Match]]:
+    """The default: the environment's predicate where there is one, words otherwise."""
+    return (yield from (by_words if serves is None else by_environment)(plan, action, observation, serves))
+
+
+def by_model(role: Role = "executor") -> Matcher:
+    """Ask the role's model for the numbers of the steps served; it reads a conversation of its own each time."""
+
+    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Ask, Any, Sequence[Match]]:
+        conversation = Conversation(role)
+        listed = "\n".join(f"{step.id}. {step.description}" for step in plan.steps)
+        conversation.ask(
+            f"Plan:\n{listed}\n\nAction: {action}\nResult: {observation}\n\nWhich steps of the plan does this action "
+            "work towards? Answer with their numbers alone, or none.",
+            0,
+        )
+        done = yield Generate(conversation)
+        known = {step.id for step in plan.steps}
+        numbers = [int(n) for n in re.findall(r"\d{1,6}", done.text) if int(n) in known]
+        return [Match(i, "the model says so") for i in dict.fromkeys(numbers)]
+
+    return matcher
