@@ -232,7 +232,7 @@ class TestPictures:
         assert (first.turns, second.turns) == ((0, 4), (4, 8))  # the kept record belongs to the first
         assert first.states == {1: "done", 2: "done", 3: "failed", 4: "open"}
         assert (first.new, first.dropped) == (set(), {4})
-        assert (second.new, second.dropped) == ({5}, set())
+        assert (second.new, second.reworded, second.dropped) == ({5}, {2}, set())
 
     def test_plans_of_any_size(self, household: Episode, tmp_path: Path) -> None:
         picture(draw_plan(hostile(household), tmp_path / "hostile.png"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiplan.coordination import PlanGraph
 from hiplan.coordination.graph import MARKS
-from hiplan.plan import Plan, ReplanReason, StepStatus
+from hiplan.plan import Plan, PlanDiff, ReplanReason, StepStatus, diff
 from hiplan.report.states import step_states
 from hiplan.report.transcript import REASONS, clean, title
 from hiplan.trace import Episode
@@ -47,14 +47,15 @@ PILL: dict[str, Any] = {
 class Panel:
     """A plan as it stood when it was replaced or the episode ended.
 
-    ``new``: the steps this revision added; ``dropped``: open steps the next one left out; ``turns``: how many were
-    taken before it came and when it went.
+    ``new``, ``reworded``: steps that this revision added, or said otherwise; ``dropped``: open steps the next one left
+    out; ``turns``: how many were taken before it came and when it went.
     """
 
     number: int
     plan: Plan
     states: Mapping[int, StepStatus]
     new: frozenset[int]
+    reworded: frozenset[int]
     dropped: frozenset[int]
     reason: ReplanReason | None
     turns: tuple[int, int]
@@ -102,14 +103,14 @@ def panels(episode: Episode) -> list[Panel]:
     ends = [*records, (len(episode.plans), len(episode.turns), None, None)][1:]
     found: list[Panel] = []
     for number, ((_, since, reason, plan), (stop, until, _, following)) in enumerate(zip(records, ends, strict=True)):
-        before = {step.id for step in found[-1].plan.steps} if found else {step.id for step in plan.steps}
+        change = diff(found[-1].plan, plan) if found else PlanDiff()
         after = {step.id for step in (following or plan).steps}
         final = states[stop - 1]
-        new = frozenset(step.id for step in plan.steps if step.id not in before)
+        new, reworded = frozenset(change.added), frozenset(change.reworded)
         dropped = frozenset(
             i for i, state in final.items() if state not in (StepStatus.DONE, StepStatus.FAILED) and i not in after
         )
-        found.append(Panel(number, plan, final, new, dropped, reason, (since, until)))
+        found.append(Panel(number, plan, final, new, reworded, dropped, reason, (since, until)))
     return found
 
 
@@ -151,7 +152,9 @@ def _draw_panel(axes: Axes, panel: Panel, grid: list[list[int]], middle: float, 
             _draw_arrow(axes, spots[before], end, list(spots.values()), color)
     for i, (x, y) in spots.items():
         label = f"{i}. {clean(panel.plan.step(i).description)}"
-        _draw_step(axes, x, y, label, panel.states[i], i in panel.new, i in panel.dropped)
+        _draw_step(axes, x, y, label, panel.states[i], i in panel.dropped)
+        if i in panel.new or i in panel.reworded:
+            _write(axes, x + NODE_W / 2 - 0.26, y + NODE_H / 2, "new" if i in panel.new else "reworded", **PILL)
     hidden = len(panel.plan.steps) - len(spots)
     if hidden:
         _write(axes, middle, top - STEP_Y * len(grid) + 0.02, f"… and {hidden} more steps", fontsize=8.5, color=FAINT)
@@ -180,7 +183,7 @@ def _draw_arrow(
     axes.add_patch(arrow)
 
 
-def _draw_step(axes: Axes, x: float, y: float, label: str, state: StepStatus, new: bool, dropped: bool) -> None:
+def _draw_step(axes: Axes, x: float, y: float, label: str, state: StepStatus, dropped: bool) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     style = DROPPED if dropped else STYLES[state]
@@ -195,8 +198,6 @@ def _draw_step(axes: Axes, x: float, y: float, label: str, state: StepStatus, ne
         lines = textwrap.wrap(label, max(len(label) // 2 + 3, *map(len, label.split())), max_lines=3, placeholder="…")
     words = "\n".join(lines)
     _write(axes, left + 0.32, y, words, fontsize=8.5, color=ink, ha="left", va="center_baseline", bbox=clear)
-    if new:
-        _write(axes, left + NODE_W - 0.22, y + NODE_H / 2, "new", **PILL)
 
 
 def _legend(axes: Axes, width: float) -> None:
