@@ -54,7 +54,7 @@ def by_environment(plan: Plan, action: str, observation: str, serves: Serves) ->
     ]
 
 
-THRESHOLD = 0.5
+THRESHOLD = 0.5 - 1e-9  # exactly half is enough, however it was rounded
 SYNONYMS = {
     word: words[0]
     for words in (
@@ -95,7 +95,9 @@ def lexical_scores(plan: Plan, action: str, observation: str) -> list[float]:
     seen = {*stems(action), *stems(observation)}
     found = {word: weight[word] * (1.0 if word in said else 0.5) for word in df if word in said or word in seen}
     return [
-        sum(found.get(word, 0.0) for word in step) / sum(weight[word] for word in step) if step and step & said else 0.0
+        math.fsum(found.get(word, 0.0) for word in step) / math.fsum(weight[word] for word in step)
+        if step & said
+        else 0.0
         for step in words
     ]
 
