@@ -21,7 +21,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from experiments.job import read_metrics
+from experiments.job import PANELS, read_metrics
 from experiments.settings import RunConfig, matched, read_run, resolve
 from hiplan.errors import ConfigError
 from hiplan.training.checkpoint import write_text
@@ -284,7 +284,8 @@ def results(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> tup
 
 def cost_rows(study: Study, cells: Sequence[Summary], chosen: dict[str, float]) -> tuple[list[str], list[list[str]]]:
     """What each arm took: parameters, environment steps, time and memory."""
-    head = ["weights", "trained parameters", "learning rates", "environment steps", "seconds a run", "peak memory, MB"]
+    head = ["weights" if study.rates else "agent", "trained parameters", "learning rates", "environment steps"]
+    head += ["seconds a run", "peak memory, MB"]
     rows = []
     for arm, one in study.arms.items():
         known = [s for s in cells if s["arm"] == arm and s["seed"] != SEARCH_SEED]
@@ -360,7 +361,8 @@ def report(
     from jinja2 import Environment
 
     out.mkdir(parents=True, exist_ok=True)
-    panels = ", ".join(f"{p['panel']} {p['hash']} ({p['tasks']} tasks)" for p in cells[-1]["panels"].values())
+    known = sorted(cells[-1]["panels"].values(), key=lambda p: PANELS.index(p["panel"]))
+    panels = ", ".join(f"{p['panel']} {p['hash']} ({p['tasks']} tasks)" for p in known)
     rates = f" Learning rates chosen on the dev panel with seed {SEARCH_SEED}." if study.rates else ""
     about = f"Panels: {panels}. Intervals: 95 % t over seeds; differences are paired over tasks.{rates}"
     success, costs = results(study, cells, seeds), cost_rows(study, cells, chosen)

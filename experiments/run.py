@@ -163,7 +163,8 @@ def ablate(
     folder, summaries = out or Path("runs") / study, kept or Path("docs/studies") / study
     cells, chosen = Runner(STUDIES[study], summaries, folder, parallel, set or [], console).all(numbers)
     command = f"python experiments/run.py ablate {study} --seeds {seeds}"
-    console.print(report(STUDIES[study], cells, chosen, numbers, summaries, command), markup=False, highlight=False)
+    text = report(STUDIES[study], cells, chosen, numbers, summaries, command)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(help="Play one task with a stage checkpoint (or the untrained model) and print the transcript.")
