@@ -10,11 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+ALSO = ". Also: "  # between a plan's first problem and the others
 MAX_STEPS = 1000
 MAX_STEP_CHARS = 500
 
@@ -89,9 +91,10 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
-        if found := problems(self.steps):
-            more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-            raise ValueError("; ".join(found[:5]) + more)
+        first, *others = problems(self.steps) or [""]
+        if first:
+            more = "; ".join(others[:4]) + "; ..." * (len(others) > 4)
+            raise ValueError(f"{first}{ALSO}{more}" if others else first)
         return self
 
     def step(self, step_id: int) -> PlanStep:
@@ -179,7 +182,7 @@ def problems(steps: Sequence[PlanStep]) -> list[str]:
 
     found: list[str] = []
     counts = Counter(step.id for step in steps)
-    twice = [i for i, n in counts.items() if n > 1]
+    twice = sorted(i for i, n in counts.items() if n > 1)
     found += [f"step number {i} is used twice; give every step a number of its own" for i in twice]
     if not any(step.after for step in steps):
         return found
@@ -193,12 +196,14 @@ def problems(steps: Sequence[PlanStep]) -> list[str]:
             else:
                 found.append(f"step {step.id} comes after step {other}, but there is no step {other}")
                 hopeless.add(step.id)
-    for circle in nx.strongly_connected_components(graph):
-        first = min(circle)
-        if len(circle) > 1 or graph.has_edge(first, first):
-            chain = " after ".join(str(i) for i, _ in [*nx.find_cycle(graph.subgraph(circle), first), (first, first)])
+    acyclic = graph.copy()
+    with suppress(nx.NetworkXNoCycle):
+        while True:
+            circle = [i for i, _ in nx.find_cycle(acyclic)]
+            chain = " after ".join(map(str, [*circle, circle[0]]))
             found.append(f"the steps wait for each other in a circle: {chain}")
-            hopeless |= circle
+            hopeless |= set(circle)
+            acyclic.remove_nodes_from(circle)
     for step in steps:
         if step.id not in hopeless and (causes := nx.descendants(graph, step.id) & hopeless):
             found.append(f"step {step.id} can never begin: it waits for step {min(causes)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from hiplan.errors import ActionFormatError
 from hiplan.formats import NUMBERED, PlanFormat, render_step
-from hiplan.plan import Plan, ReplanKind, ReplanReason
+from hiplan.plan import ALSO, Plan, ReplanKind, ReplanReason
 from hiplan.trace import Episode
 
 KEEP = "keep"
@@ -100,7 +100,7 @@ BRIEF = Prompts(
     planner_system="planner",
     plan=lambda episode: episode.observation,
     revise=_brief_revise,
-    mend=lambda message: f"error: {message}",
+    mend=lambda message: f"error: {message.partition(ALSO)[0]}",
     executor_system="executor",
     act=_act,
     parse_action=last_line,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hiplan.plan import MAX_STEP_CHARS, MAX_STEPS, Plan, PlanDiff, PlanStep, diff, problems
+from hiplan.plan import ALSO, MAX_STEP_CHARS, MAX_STEPS, Plan, PlanDiff, PlanStep, diff, problems
+from hiplan.prompts import BRIEF
 
 
 def steps(*lines: tuple[int, str, tuple[int, ...]]) -> tuple[PlanStep, ...]:
@@ -144,5 +145,6 @@ def test_every_problem_is_named_at_once() -> None:
         "step 2 can never begin: it waits for step 1",
         "step 5 can never begin: it waits for step 3",
     ]
-    with pytest.raises(ValidationError, match=r"no step 9; the steps wait .* 3; step 2 can never begin"):
+    assert BRIEF.mend(f"{problems(broken)[0]}{ALSO}more") == "error: step 1 comes after step 9, but there is no step 9"
+    with pytest.raises(ValidationError, match=r"no step 9. Also: the steps wait .* 3; step 2 can never begin"):
         Plan(steps=broken)
