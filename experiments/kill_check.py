@@ -39,7 +39,8 @@ def kill_check(
     if copy.exists():
         raise ConfigError(f"{str(copy)!r} exists; choose another --out")
     seconds = json.loads((run / "times.json").read_text())["wall_s"]
-    moments = sorted(random.Random(seed).uniform(0.02, 0.98) * seconds for _ in range(kills))
+    rng = random.Random(seed)
+    moments = sorted(rng.uniform(0.02, 0.98) * seconds for _ in range(kills))
     begin = ["--config", str(run / "config.yaml"), "--out", str(copy)]
     for wait in [b - a for a, b in zip([0.0, *moments], moments, strict=False)]:
         process = start(begin, copy)
