@@ -76,7 +76,9 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_p
     assert not (folder / "report.html").exists()
     done = run("--resume", folder)
     assert done.returncode == 0, done.stderr
-    for name in (*FILES[:2], *FILES[4:6], "transcripts.jsonl", *FILES[-4:]):
+    stages = sorted(str(p.relative_to(finished)) for p in (finished / "stages").rglob("*") if p.is_file())
+    assert len(stages) > 9
+    for name in (*FILES[:2], *FILES[4:6], "transcripts.jsonl", *stages):
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
 
 

@@ -319,6 +319,8 @@ class RoleWeights:
                 body.model.save_pretrained(str(folder / body.units[0]), state_dict=state)
             elif write:
                 body.model.save_pretrained(str(folder), selected_adapters=list(body.units), state_dict=state)
+                for unit in body.units:
+                    _sort_targets(folder / unit / "adapter_config.json")
 
     def load(self, folder: Path) -> None:
         """Read units that ``save`` wrote. Raises ``CheckpointError`` where one is missing or of another shape."""
@@ -372,6 +374,13 @@ def _activate(model: Any, units: list[str]) -> None:
     model.base_model.set_adapter(units)  # the PeftModel's own method takes one name only
     for parameter, flag in flags:
         parameter.requires_grad_(flag)
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT writes the set of target modules in an order that changes from process to process."""
+    known = json.loads(path.read_text())
+    if isinstance(known["target_modules"], list):
+        path.write_text(json.dumps(known | {"target_modules": sorted(known["target_modules"])}, indent=2) + "\n")
 
 
 def _named(names: list[str]) -> str:
