@@ -135,7 +135,7 @@ class Job:
         """A few transcripts: revised and solved ones first, then failures."""
         if not self.first:
             return
-        ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, len(e.plans)), e.task.id))
+        ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, revisions(e)), e.task.id))
         picked = [*ranked[:4], *[e for e in ranked if not e.success][:2]]
         path = self.out / "transcripts.jsonl"
         known = path.read_text().splitlines() if path.is_file() else []
@@ -203,7 +203,7 @@ class Job:
         samples = self.out / "transcripts.jsonl"
         if samples.is_file():
             episodes = [Episode.from_json(line) for line in samples.read_text().splitlines()]
-            draw_plan(max(episodes, key=lambda e: (e.success, min(4, len(e.plans)))), self.out / "plan_graph.png")
+            draw_plan(max(episodes, key=lambda e: (e.success, min(3, revisions(e)))), self.out / "plan_graph.png")
         seconds = [json.loads(line) for line in (self.out / "times.jsonl").read_text().splitlines()]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         spent = {"wall_s": seconds[-1]["elapsed_s"] if seconds else 0, "memory_mb": memory}
@@ -211,6 +211,11 @@ class Job:
         page = write_report(self.out)
         self.console.print(results_table([row for row in rows if row["kind"] == "eval"]))
         self._say(f"report: {page}")
+
+
+def revisions(episode: Episode) -> int:
+    """How often the plan was changed."""
+    return sum(record.plan is not None and not record.kept for record in episode.plans[1:])
 
 
 def panels(config: RunConfig) -> dict[str, Panel]:
