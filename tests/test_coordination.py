@@ -13,18 +13,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiplan.coordination import PlanGraph, PlanScore, Tracker, judge_plan, never, on_failure, policy, scores
+from hiplan.agent import Agent
+from hiplan.coordination import (
+    Limits,
+    PlanGraph,
+    PlanScore,
+    Tracker,
+    judge_plan,
+    matching,
+    never,
+    on_failure,
+    policy,
+    scores,
+)
 from hiplan.coordination.adherence import Judged, adherence
 from hiplan.coordination.matching import best_known, lexical_scores
 from hiplan.coordination.policy import idle_turns
 from hiplan.env import PlanAware
 from hiplan.envs import make_env
+from hiplan.executors import Executor
 from hiplan.formats import parse_numbered
+from hiplan.model import ScriptedModel
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason, StepStatus
-from hiplan.prompts import STYLES
+from hiplan.planners import Planner
+from hiplan.prompts import BRIEF, STYLES
 from hiplan.report import transcript
 from hiplan.task import StepResult, Task
-from hiplan.trace import Episode, PlanRecord, Turn, Verdict
+from hiplan.trace import Conversation, Episode, PlanRecord, Turn, Verdict
 
 OPEN, DONE, FAILED, ACTIVE = StepStatus
 ON, OFF, EARLY, AGAIN = Verdict.ON_PLAN, Verdict.OFF_PLAN, Verdict.PREMATURE, Verdict.REPEATED
@@ -214,6 +229,37 @@ def test_shared_words() -> None:
     ]
     for action, observation, expected in rows:
         assert lexical_scores(plan, action, observation) == pytest.approx(expected), action
+
+
+def test_what_the_planner_noted_tells_what_fetching_is_for() -> None:
+    plan = parse_numbered("for door: plank, nail\nfor gate: door, hinge\n1. make door\n2. make gate after 1")
+    rows = [
+        ("get 2 plank", [1]),
+        ("get 1 hinge", [2]),
+        ("get 1 rope", []),
+        ("craft 1 gate using 1 door", [2, 1]),
+    ]  # best first
+    for action, steps in rows:
+        assert [m.step for m in answered(matching.by_words(plan, action, "", None))] == steps, action
+
+
+def test_a_models_matches_are_the_numbers_it_names() -> None:
+    """In the loop of apps; the questions stand in no conversation of the episode."""
+    asked: list[str] = []
+
+    def answer(conversation: Conversation) -> str:
+        text = conversation.segments[-1].text
+        if text.startswith("Plan:\n1. make a") and "Which steps" in text:
+            asked.append(text)
+            return "Steps 2 and 9, then 2."
+        return "1. make a\n2. make b after 1" if conversation.role == "planner" else "get 1 x"
+
+    agent = Agent(ScriptedModel(answer), Planner(BRIEF), Executor(BRIEF), limits=Limits(turns=2), policy=never)
+    agent.matcher = matching.by_model()
+    episode = agent.run(CHAIN)
+    assert [(t.verdict, t.step, t.evidence) for t in episode.turns] == [(EARLY, 2, "the model says so")] * 2
+    assert len(asked) == 2 and "Action: get 1 x\nResult: Got 1 x" in asked[0]
+    assert not any("Which steps" in s.text for c in episode.conversations.values() for s in c.segments)
 
 
 def test_recoveries() -> None:
