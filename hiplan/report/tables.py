@@ -74,7 +74,7 @@ def panel_names(rows: Sequence[Result]) -> list[str]:
 def results_table(evals: Sequence[Row]) -> Table:
     """The results for the terminal."""
     head, rows = table(evals)
-    notes = ["success [interval]", *["decoding: the best on dev"] * ("decoding" in head)]
+    notes = ["success [interval]", *["decoding: the best on dev of those tried"] * ("decoding" in head)]
     shown = Table(caption="; ".join(notes) if rows else None, header_style="bold")
     for number, name in enumerate(head):
         shown.add_column(Text(name), justify="right" if number >= _labels(head) else "left")
