@@ -80,7 +80,7 @@ summary b { margin-right: 8px; }
 {% for text, share in cells %}{% if share is none %}<td>{{ text }}</td>
 {% else %}<td class="num" style="--share: {{ share }}%">{{ text }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}</table></div>
-<p class="note">Success with its interval; each row at the decoding that was best on dev of those tried there.</p>{% endif %}
+<p class="note">Success with its interval, at the decoding that was best on dev of those tried.</p>{% endif %}
 
 {% for title, data, note in pictures %}<h2>{{ title }}</h2>
 <div class="picture"><img alt="{{ title }}" src="data:image/png;base64,{{ data }}"></div>
