@@ -2,13 +2,15 @@
 
 from hiplan.coordination import matching, policy
 from hiplan.coordination.adherence import Scores, Tracker, scores
+from hiplan.coordination.candidates import Candidates, by_executor, by_judge, by_rehearsal
 from hiplan.coordination.graph import PlanGraph
-from hiplan.coordination.judge import PlanScore, judge_plan
+from hiplan.coordination.judge import PlanScore, judge_plan, score_plan
 from hiplan.coordination.loop import Limits, adaplan
 from hiplan.coordination.matching import Match, Matcher
 from hiplan.coordination.policy import ReplanPolicy, never, on_failure
 
 __all__ = [
+    "Candidates",
     "Limits",
     "Match",
     "Matcher",
@@ -18,10 +20,14 @@ __all__ = [
     "Scores",
     "Tracker",
     "adaplan",
+    "by_executor",
+    "by_judge",
+    "by_rehearsal",
     "judge_plan",
     "matching",
     "never",
     "on_failure",
     "policy",
+    "score_plan",
     "scores",
 ]

@@ -55,21 +55,21 @@ def by_environment(plan: Plan, action: str, observation: str, serves: Serves) ->
 
 
 THRESHOLD = 0.5 - 1e-9  # exactly half is enough, however it was rounded
-SYNONYMS = {
-    word: words[0]
+SYNONYM_GROUPS = tuple(
+    tuple(words.split())
     for words in (
-        "make craft build create produce assemble construct forge".split(),
-        "get take fetch grab collect gather pick obtain".split(),
-        "go move walk navigate travel head".split(),
-        "put place insert drop set lay".split(),
-        "find look search locate seek examine inspect check".split(),
-        "clean wash rinse".split(),
-        "heat warm cook".split(),
-        "cool chill".split(),
-        "use apply".split(),
+        "make craft build create produce assemble construct forge",
+        "get fetch take grab collect gather pick obtain",
+        "go move walk navigate travel head",
+        "put place insert drop set lay",
+        "find locate look search seek examine inspect check",
+        "clean wash rinse",
+        "heat warm cook",
+        "cool chill",
+        "use apply",
     )
-    for word in words
-}
+)
+SYNONYMS = {word: group[0] for group in SYNONYM_GROUPS for word in group}
 _WORD = re.compile(r"[^\W_]+")
 _SUFFIX = re.compile(r"(?<=[^\W\d_]{3})(?:ing|ed|es|s)$")
 _EMPTY = frozenset("a an and at for from in into it of on onto or the then to up with".split())

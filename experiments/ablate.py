@@ -14,16 +14,18 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from experiments.cells import COLUMNS
 from experiments.job import PANELS, read_metrics
 from experiments.settings import RunConfig, matched, read_run, resolve
 from hiplan.errors import ConfigError
+from hiplan.evaluation import t_interval
 from hiplan.training.checkpoint import write_text
 
 HERE = Path(__file__).resolve().parent
@@ -119,11 +121,7 @@ class Runner:
     def all(self, seeds: Sequence[int]) -> tuple[list[Summary], dict[str, float]]:
         """Every summary, and each arm's chosen learning-rate factor."""
         arms = self.study.arms
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        with self.pool, Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+        with self.pool, Progress(*COLUMNS, console=self.console, disable=not self.console.is_terminal) as progress:
             bar = progress.add_task("cells", total=len(arms) * (len(self.study.rates) + len(seeds)))
             tried = [Cell(arm, SEARCH_SEED, rate) for arm in arms for rate in self.study.rates]
             for cell in tried:
@@ -236,18 +234,7 @@ def value(summary: Summary, stage: str, panel: str, agent: str) -> float:
     return float(evaluation(summary, stage, panel, agent)["success"])
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % t-interval over seeds; without bounds (nan) for a single one."""
-    mean = fmean(values)
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return mean, mean - half, mean + half
-
-
-def paired(one: Sequence[Summary], other: Sequence[Summary], stage: str, panel: str) -> list[float]:
+def paired_points(one: Sequence[Summary], other: Sequence[Summary], stage: str, panel: str) -> list[float]:
     """Per seed, the mean over tasks of the difference in success on the same task, in points."""
     out = []
     for a, b in zip(one, other, strict=True):
@@ -277,7 +264,7 @@ def results(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> tup
                 base = [100 * value(s, "base", panel, "plan") for s in first]
                 gain = spread([g - b for g, b in zip(got, base, strict=True)], signed=True)
                 same = known is first or agent != "plan"
-                against = "" if same else spread(paired(known, first, stage, panel), signed=True)
+                against = "" if same else spread(paired_points(known, first, stage, panel), signed=True)
                 rows.append([study.arms[arm].label, stage, panel, *map(points, got), spread(got), gain, against])
     return head, rows
 
@@ -301,7 +288,7 @@ def points(share: float) -> str:
 
 def spread(values: Sequence[float], signed: bool = False) -> str:
     """Mean and interval in points: ``+12 [+3, +21]``."""
-    mean, low, high = interval(values)
+    mean, low, high = t_interval(values)
     sign = "+" if signed else ""
     return f"{mean:{sign}.0f}" if low != low else f"{mean:{sign}.0f} [{low:{sign}.0f}, {high:{sign}.0f}]"
 

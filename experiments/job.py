@@ -18,8 +18,9 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from experiments.cells import COLUMNS
 from experiments.settings import RunConfig
 from hiplan.coordination import Limits
 from hiplan.envs import make_env
@@ -172,12 +173,8 @@ class Job:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """A progress bar with the time left, where there is a terminal."""
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
         total = sum(stage.iterations for stage in self.config.train.stages)
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as self._progress:
+        with Progress(*COLUMNS, console=self.console, disable=not self.console.is_terminal) as self._progress:
             self._bar = self._progress.add_task("measuring", total=total, completed=self.trainer.cursor.total)
             self._began = time.perf_counter()
             yield

@@ -167,6 +167,62 @@ def ablate(
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+Runs = Annotated[list[Path], typer.Argument(help="Folders of finished runs that differ in their seed.")]
+StageName = Annotated[str, typer.Option(help="The stage that is measured.")]
+PanelNames = Annotated[str, typer.Option("--panels", help="train, dev, heldout; comma-separated.")]
+Parallel = Annotated[int, typer.Option(help="Processes at once, one torch thread each.")]
+Few = Annotated[int | None, typer.Option(help="Use only so many tasks of each panel.")]
+Greedy = Annotated[str, typer.Option(help="greedy, t0.3, t0.7 or t1.0.")]
+
+
+@app.command(help="Is the plan used, and is it any good? Reliance before and after training, cross-play, deviations.")
+def diagnose(
+    runs: Runs,
+    stage: StageName = "joint",
+    panel_names: PanelNames = "train,heldout",
+    tasks: Few = None,
+    decoding: Greedy = "greedy",
+    out: Annotated[Path, typer.Option(help="Folder of cells, tables, pictures and report.html.")] = Path(
+        "runs/diagnose"
+    ),
+    parallel: Parallel = 2,
+) -> None:
+    from experiments.diagnose import diagnose
+
+    _study(diagnose, runs, stage, panel_names, tasks, decoding, out, parallel)
+
+
+@app.command(help="Compare when plans are revised and which of several is taken: success, tokens, model calls.")
+def policies(
+    runs: Runs,
+    stage: StageName = "joint",
+    panel_names: PanelNames = "train,heldout",
+    tasks: Few = None,
+    decoding: Greedy = "greedy",
+    out: Annotated[Path, typer.Option(help="Folder of cells, tables and report.html.")] = Path("runs/policies"),
+    parallel: Parallel = 2,
+) -> None:
+    from experiments.diagnose import policies
+
+    _study(policies, runs, stage, panel_names, tasks, decoding, out, parallel)
+
+
+def _study(
+    study: Callable[..., str], runs: list[Path], stage: str, panel_names: str, tasks: int | None, decoding: str,
+    out: Path, parallel: int,
+) -> None:  # fmt: skip
+    from hiplan.evaluation import TEMPERATURES
+
+    if decoding not in TEMPERATURES:
+        raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)}")
+    options = "" if tasks is None else f" --tasks {tasks}"
+    command = f"python experiments/run.py {study.__name__} {' '.join(map(str, runs))} --panels {panel_names}"
+    command += f"{options} --decoding {decoding}"
+    text = study(runs, stage, panel_names.split(","), tasks, decoding, out, parallel, console, command)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
+
+
 @app.command(help="Play one task with a stage checkpoint (or the untrained model) and print the transcript.")
 def play(
     checkpoint: Annotated[Path | None, typer.Argument(help="A stage folder; without one, the untrained model.")] = None,

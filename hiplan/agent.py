@@ -9,10 +9,11 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from hiplan.coordination import Limits, Matcher, ReplanPolicy, adaplan
+from hiplan.coordination import Candidates, Limits, Matcher, ReplanPolicy, adaplan
+from hiplan.coordination.candidates import first
 from hiplan.coordination.matching import best_known
 from hiplan.env import EnvFactory, Environment
 from hiplan.errors import UserError
@@ -59,6 +60,17 @@ class Agent:
         for event in (stream := self.stream(task, seed)):
             del event
         return stream.episode
+
+    def plan(self, task: Task, n: int = 1, seed: int = 0, temperature: float | None = None) -> list[Plan]:
+        """First plans for the task without acting: at most ``n`` different ones, as many as could be read.
+
+        ``temperature``: default the agent's own, but 1 where that is greedy and several plans are asked for.
+        """
+        if temperature is None and n > 1:
+            temperature = self.decoding.temperature or 1.0
+        planner = Candidates(self.planner or Planner(getattr(self.model, "prompts", FULL)), n, first, temperature)
+        episode = replace(self, planner=planner, limits=Limits(turns=0), approve=None).run(task, seed)
+        return [candidate.plan for candidate in episode.candidates if candidate.plan and candidate.score is not None]
 
     def stream(self, task: Task, seed: int = 0) -> Stream:
         """Events as they happen; afterwards, also after an error, ``stream.episode`` holds the record."""
@@ -110,7 +122,9 @@ class Agent:
         return adaplan(task, observation, planner, executor, self.policy, self.limits, self.matcher)
 
     def _request(self, ask: Generate, seed: int, asked: int) -> Request:
-        return Request(ask.conversation, self.decoding, derive_seed(seed, ask.conversation.role, asked))
+        return Request(
+            ask.conversation, self.decoding.at(ask.temperature), derive_seed(seed, ask.conversation.role, asked)
+        )
 
     def _approved(self, event: Event) -> Plan | Awaitable[Plan | None] | None:
         return self.approve(event) if self.approve and isinstance(event, PlanReady) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from hiplan.errors import UserError
@@ -27,6 +27,10 @@ class Decoding:
     def limit(self, role: Role) -> int:
         """The most tokens of one answer by that role."""
         return self.plan_tokens if role == "planner" else self.action_tokens
+
+    def at(self, temperature: float | None) -> Decoding:
+        """The same limits at another temperature; unchanged for ``None``."""
+        return self if temperature is None else replace(self, temperature=temperature)
 
 
 @dataclass(frozen=True)

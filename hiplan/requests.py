@@ -1,8 +1,8 @@
 """What the loop asks of its driver. Each is yielded by the loop and answered through ``send``.
 
-``Generate`` is answered with a ``Completion``, ``Act`` with a ``StepResult``, ``Consult`` with what the
-environment knows (``None`` where it does not), ``PlanReady`` with ``None`` or the plan to use instead
-(a person may edit it), ``Acted`` with ``None``.
+``Generate`` is answered with a ``Completion``, ``Act`` with a ``StepResult``, ``Reset`` with the first observation,
+``Consult`` with what the environment knows (``None`` where it does not), ``PlanReady`` with ``None`` or the plan to use
+instead (a person may edit it), ``Acted`` with ``None``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from hiplan.task import Task
 from hiplan.trace import Conversation, Episode, Kind, PlanRecord, Turn
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Continue a role's conversation."""
+    """Continue a role's conversation; ``temperature`` overrides the driver's."""
 
     conversation: Conversation
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,17 @@ class Act:
 
 
 @dataclass(frozen=True)
+class Reset:
+    """Begin the task anew in the same environment: for rehearsals before the first action."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
 class Consult:
     """Ask the environment something it may know: a method of ``Oracle`` or ``PlanAware``, or ``state_key``."""
 
-    question: Literal["oracle_plan", "oracle_action", "step_status", "serves", "state_key"]
+    question: Literal["oracle_plan", "oracle_action", "subgoals", "subgoal_of", "step_status", "serves", "state_key"]
     arguments: tuple[tuple[Any, ...], ...] = ((),)  # one call per entry; answered with a list
 
 
@@ -52,7 +61,7 @@ class Acted:
     episode: Episode
 
 
-Ask = Generate | Act | Consult | PlanReady | Acted
+Ask = Generate | Act | Reset | Consult | PlanReady | Acted
 T = TypeVar("T")
 Steps = Generator[Ask, Any, T]
 """A generator that asks its driver and finally returns a ``T``."""

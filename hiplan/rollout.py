@@ -19,7 +19,7 @@ from hiplan.errors import EnvironmentFault, HiplanError
 from hiplan.executors import ExecutorProtocol
 from hiplan.model import Completion, Decoding, Model, Request, derive_seed
 from hiplan.planners import PlannerProtocol
-from hiplan.requests import Act, Ask, Consult, Generate
+from hiplan.requests import Act, Ask, Consult, Generate, Reset
 from hiplan.task import Task
 from hiplan.trace import ROLES, Episode, Role, StopReason
 
@@ -91,7 +91,7 @@ class _Running:
         assert self.wants is not None
         self.asked += 1
         seed = derive_seed(self.job.seed, self.wants.conversation.role, self.asked)
-        return Request(self.wants.conversation, self.job.decoding or decoding, seed)
+        return Request(self.wants.conversation, (self.job.decoding or decoding).at(self.wants.temperature), seed)
 
     def start(self) -> None:
         try:
@@ -180,10 +180,14 @@ def answer_locally(ask: Ask, env: Environment) -> Any:
             if not math.isfinite(result.reward):
                 raise EnvironmentFault(f"step({ask.action[:80]!r}) gave the reward {result.reward}; expected a number")
             return replace(result, observation=printable(result.observation))
+    if isinstance(ask, Reset):
+        return first_observation(env, ask.task)
     if isinstance(ask, Consult):
         capable = {
             "oracle_plan": Oracle,
             "oracle_action": Oracle,
+            "subgoals": PlanAware,
+            "subgoal_of": PlanAware,
             "serves": PlanAware,
             "step_status": PlanAware,
             "state_key": Environment,

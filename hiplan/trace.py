@@ -154,6 +154,21 @@ class Turn:
 
 
 @dataclass
+class Candidate:
+    """A first plan that stood for choice before the first action; of those with a ``score`` the highest was taken.
+
+    ``conversations``: what was written to weigh it, and its own planner's unless it was ``chosen`` (that one is the
+    episode's). ``turns``: actions in rehearsals of it.
+    """
+
+    plan: Plan | None
+    score: float | None = None
+    chosen: bool = False
+    conversations: list[Conversation] = field(default_factory=list)
+    turns: int = 0
+
+
+@dataclass
 class Episode:
     """The record of one episode; the loop appends to it and every report is made from it."""
 
@@ -166,6 +181,7 @@ class Episode:
     error: str = ""
     mistakes: dict[Role, int] = field(default_factory=dict)  # texts that did not parse
     past: list[Conversation] = field(default_factory=list)  # conversations that filled their window
+    candidates: list[Candidate] = field(default_factory=list)  # first plans, where one of several was taken
 
     @property
     def plan(self) -> Plan | None:

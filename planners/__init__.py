@@ -6,6 +6,6 @@ their driver for what they need (see ``hiplan.requests``) and return a ``PlanRev
 
 from hiplan.planners.base import PlannerProtocol
 from hiplan.planners.llm import Planner
-from hiplan.planners.simple import FixedPlanner, NoPlanner, OraclePlanner, WrittenPlanner
+from hiplan.planners.simple import FixedPlanner, GivenPlans, NoPlanner, OraclePlanner, WrittenPlanner
 
-__all__ = ["FixedPlanner", "NoPlanner", "OraclePlanner", "Planner", "PlannerProtocol", "WrittenPlanner"]
+__all__ = ["FixedPlanner", "GivenPlans", "NoPlanner", "OraclePlanner", "Planner", "PlannerProtocol", "WrittenPlanner"]

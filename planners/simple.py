@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners.base import PlannerProtocol
@@ -31,6 +31,21 @@ class FixedPlanner:
 
     def plan(self, episode: Episode) -> Steps[PlanRevision]:
         return PlanRevision(plan=self._plan)
+        yield
+
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+        return PlanRevision(plan=None)
+        yield
+
+
+class GivenPlans:
+    """Given plans by task id, never revised; no plan for a task that has none."""
+
+    def __init__(self, plans: Mapping[str, Plan]) -> None:
+        self._plans = plans
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        return PlanRevision(plan=self._plans.get(episode.task.id))
         yield
 
     def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from hiplan.coordination import Limits, ReplanPolicy
-from hiplan.coordination.adherence import adherence
+from hiplan.coordination.adherence import adherence, scores
 from hiplan.env import EnvFactory
+from hiplan.evaluation.statistics import wilson
 from hiplan.executors import ExecutorProtocol
 from hiplan.model import Decoding, Model, derive_seed
 from hiplan.planners import PlannerProtocol
@@ -44,6 +44,12 @@ class EvalResult:
     def adherence(self) -> float | None:
         """Mean share of actions on plan, over episodes with a plan."""
         shares = [share for e in self.episodes if (share := adherence(e)) is not None]
+        return sum(shares) / len(shares) if shares else None
+
+    @property
+    def coverage(self) -> float | None:
+        """Mean share of the steps of the last plan that were done, over episodes with a plan."""
+        shares = [share for e in self.episodes if (share := scores(e).coverage) is not None]
         return sum(shares) / len(shares) if shares else None
 
     @property
@@ -89,14 +95,3 @@ def evaluate(
 
     episodes = iter([e for part in parts for e in (share(part, play) if share else play(part))])
     return [EvalResult([next(episodes) for _ in cell.tasks]) for cell in cells]
-
-
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval for a proportion."""
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    p = successes / n
-    center = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
-    return max(0.0, center - half), min(1.0, center + half)

@@ -27,13 +27,20 @@ class Chart:
     share: bool = False
 
 
+def _roles(key: str) -> tuple[tuple[str, str, str], ...]:
+    return ((f"{key}_planner", "planner", PURPLE), (f"{key}_executor", "executor", BLUE))
+
+
 CHARTS = (
-    Chart("adherence to the plan", (("adherence", "", GREEN),), share=True),
+    Chart(
+        "adherence to the plan", (("adherence", "actions on plan", GREEN), ("coverage", "steps done", BLUE)), share=True
+    ),
     Chart("turns per episode", (("turns", "", BLUE),)),
-    Chart("reward", (("reward_planner", "planner", PURPLE), ("reward_executor", "executor", BLUE))),
-    Chart("groups without variance", (("zero_variance", "", ORANGE),), share=True),
-    Chart("entropy", (("entropy", "", PURPLE),)),
-    Chart("KL", (("kl", "", INK),)),
+    Chart("reward", _roles("reward")),
+    Chart("groups without variance", _roles("zero_variance"), share=True),
+    Chart("surprise of sampled tokens (nats)", _roles("entropy")),
+    Chart("KL, own from swapped plan (nats)", (("plan_kl", "", INK),)),
+    Chart("KL from the stage's start", _roles("kl")),
 )
 
 

@@ -60,6 +60,7 @@ class TrainConfig(BaseModel):
     ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode
     in training. ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to
     imitate before the first stage. ``gradient_checkpointing``: less memory in updates for a third more time.
+    ``plan_kl``: episodes of each iteration on which it is measured how much the executor's words depend on the plan.
     ``shard``: split all weights and optimizer states over the processes (FSDP2); they then play all episodes in step.
     """
 
@@ -83,6 +84,7 @@ class TrainConfig(BaseModel):
     plan_file: str | None = None
     warm_start: int = Field(default=0, ge=0)
     gradient_checkpointing: bool = False
+    plan_kl: int = Field(default=4, ge=0)
     shard: bool = False
 
     def decoding(self, temperature: float | None = None) -> Decoding:

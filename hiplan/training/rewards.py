@@ -6,19 +6,25 @@ the defaults are hiplan's. One number per episode and role.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from hiplan.coordination import PlanScore
-from hiplan.coordination.adherence import adherence
+from hiplan.coordination.adherence import scores
 from hiplan.trace import Episode, Role
+
+Guard = Literal["none", "success", "plan", "either"]
 
 
 class RewardWeights(BaseModel):
     """Weight of each term; every term lies in [0, 1].
 
     ``outcome``: the environment's reward (both roles). ``format``: share of the role's texts that could be used.
-    ``adherence``: share of actions on plan (executor). ``quality``: the judge's mean score of the first
-    plan, scaled to [0, 1] (planner).
+    ``adherence``: share of actions on plan, ``coverage``: share of the plan's steps that were done (executor).
+    ``quality``: the judge's mean score of the first plan, scaled to [0, 1] (planner).
+    ``guard``: when adherence and coverage count, so that nobody learns to obey bad plans: in episodes that succeed
+    (``success``), with a first plan that the judge passes (``plan``), in either case, or always (``none``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,17 +32,38 @@ class RewardWeights(BaseModel):
     outcome: float = 1.0
     format: float = 0.1
     adherence: float = 0.0
+    coverage: float = 0.0
     quality: float = 0.0
+    guard: Guard = "either"
+
+    def judged(self, role: Role) -> bool:
+        """Whether the role's reward needs the judge's score of the plan."""
+        followed = bool(self.adherence or self.coverage) and self.guard in ("plan", "either")
+        return bool(self.quality) if role == "planner" else followed
 
 
 def role_reward(episode: Episode, role: Role, weights: RewardWeights, score: PlanScore | None = None) -> float:
     """The role's reward for the episode. ``score``: the judge's of the first plan, if there was one to judge."""
     total = weights.outcome * episode.reward + weights.format * format_share(episode, role)
-    if role == "executor" and weights.adherence:
-        total += weights.adherence * (adherence(episode) or 0.0)
+    if role == "executor" and (weights.adherence or weights.coverage) and _worth_following(episode, weights, score):
+        found = scores(episode)
+        total += weights.adherence * (found.adherence or 0.0) + weights.coverage * (found.coverage or 0.0)
     if role == "planner" and weights.quality and score is not None:
         total += weights.quality * (score.mean - 1) / 4
     return total
+
+
+def _worth_following(episode: Episode, weights: RewardWeights, score: PlanScore | None) -> bool:
+    sound = score is not None and score.passes
+    match weights.guard:
+        case "none":
+            return True
+        case "success":
+            return episode.success
+        case "plan":
+            return sound
+        case "either":
+            return episode.success or sound
 
 
 def format_share(episode: Episode, role: Role) -> float:

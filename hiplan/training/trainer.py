@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.distributed import is_initialized
 
 from hiplan.coordination import Limits, judge_plan
-from hiplan.coordination.adherence import adherence
+from hiplan.coordination.adherence import scores
 from hiplan.env import EnvFactory, PlanAware
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.evaluation.panels import TaskMix
@@ -46,6 +46,7 @@ from hiplan.training.batch import Batch, Row, batches, rows_of, token_logprobs
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.losses import clipped_loss, k3
 from hiplan.training.metrics import MetricsLog
+from hiplan.training.plan_kl import plan_kl
 from hiplan.training.processes import add_up, largest, my_batches, play_together, sum_gradients
 from hiplan.training.rewards import role_reward
 
@@ -165,7 +166,7 @@ class ProgressiveTrainer:
         began = time.perf_counter()
         rollouts = self._collect(stage)
         collected = time.perf_counter()
-        row = self._describe(stage, rollouts)
+        row = self._describe(stage, rollouts) | self._read(rollouts)
         self._moved.clear()
         lessons = {role: self._lesson(stage, role, rollouts) for role in stage.trains}
         for role, (figures, rows) in lessons.items():
@@ -281,8 +282,9 @@ class ProgressiveTrainer:
         for i in mine:
             episode = rollouts.episodes[i]
             score = None
-            if role == "planner" and stage.rewards.quality:
+            if stage.rewards.judged(role) and episode.plans:
                 env = self.make_env(episode.task)
+                env.reset(episode.task)
                 score = judge_plan(episode.plans[0].plan, env) if isinstance(env, PlanAware) else None
                 env.close()
             rewards.append(role_reward(episode, role, stage.rewards, score))
@@ -318,6 +320,12 @@ class ProgressiveTrainer:
             return []
         held = [row for role in self._dragged for row in rows_of(rollouts.episodes, role, 0.0)]
         return held[: self.config.group_size]
+
+    def _read(self, rollouts: Rollouts) -> dict[str, Any]:
+        """How much the executor's words depend on the plan it reads, on some of these episodes (``plan_kl``)."""
+        firsts = dict(zip(reversed(rollouts.groups), reversed(rollouts.episodes), strict=True))
+        some = [e for e in reversed(firsts.values()) if "executor" in e.conversations][: self.config.plan_kl]
+        return {"plan_kl": plan_kl(self.model, some, self.config.temperature)} if some else {}
 
     def _drift(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
         """How far joint weights have moved a frozen role since the stage began: k3 on its latest tokens."""
@@ -434,13 +442,16 @@ class ProgressiveTrainer:
     def _describe(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
         planned = [e for e, p in zip(rollouts.episodes, rollouts.planned, strict=True) if p]
         shown = planned or rollouts.episodes
-        shares = [share for e in planned if (share := adherence(e)) is not None]
+        kept_to = [scores(e) for e in planned]
+        shares = [s.adherence for s in kept_to if s.adherence is not None]
+        covered = [s.coverage for s in kept_to if s.coverage is not None]
         return {
             "kind": "train",
             "stage": stage.name,
             "iteration": self.cursor.total,
             "success": float(np.mean([e.success for e in shown])) if shown else 0.0,
             "adherence": float(np.mean(shares)) if shares else None,
+            "coverage": float(np.mean(covered)) if covered else None,
             "turns": float(np.mean([len(e.turns) for e in shown])) if shown else 0.0,
             "revisions": float(np.mean([len(e.plans) - 1 for e in shown])) if shown else 0.0,
             "episodes": len(rollouts.episodes),

@@ -1,0 +1,81 @@
+"""Work cut into cells that are kept when finished: a study that was stopped goes on with the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hiplan.errors import ConfigError
+from hiplan.training.checkpoint import write_text
+
+COLUMNS = (
+    TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    TextColumn("left"), TimeRemainingColumn(),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``make(**arguments)``, a function of a module with JSON for arguments and answer, kept in ``file``.
+
+    ``about``: what the answer depends on, such as settings and the weights' digest; paths are no part of it.
+    """
+
+    file: Path
+    make: Callable[..., dict[str, Any]]
+    arguments: dict[str, Any]
+    about: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of what the answer depends on."""
+        text = json.dumps([self.make.__qualname__, self.about], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
+    """Every cell's answer, in order; ``parallel`` processes with one torch thread each make those that are missing.
+
+    Raises ``ConfigError`` for a kept answer to other arguments.
+    """
+    missing = [cell for cell in cells if not cell.file.is_file()]
+    with (
+        ProcessPoolExecutor(max(1, parallel), multiprocessing.get_context("spawn")) as pool,
+        Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
+    ):
+        bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
+        under_way = {pool.submit(_one_thread, cell.make, cell.arguments): cell for cell in missing}
+        try:
+            for future in as_completed(under_way):
+                cell = under_way[future]
+                kept = {"cell": cell.digest, "about": cell.about} | future.result()
+                write_text(cell.file, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+                console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [_read(cell) for cell in cells]
+
+
+def _one_thread(make: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(1)
+    return make(**arguments)
+
+
+def _read(cell: Cell) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cell.file.read_text())
+    if found["cell"] != cell.digest:
+        raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
+    return found

@@ -1,0 +1,250 @@
+"""Is the plan used, and is it any good? Measurements of an agent whose success alone does not tell.
+
+Reliance on the plan, cross-play of roles from different runs, how much of its actions a plan spells out, whether the
+judge's score goes with what a plan is worth, and where episodes leave their plan. How to read them:
+docs/diagnostics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+from hiplan.coordination import Limits, PlanGraph, ReplanPolicy, judge_plan
+from hiplan.coordination.adherence import carried
+from hiplan.coordination.matching import SYNONYM_GROUPS
+from hiplan.env import EnvFactory, PlanAware
+from hiplan.evaluation.evaluate import Cell, EvalResult, evaluate
+from hiplan.executors import Executor
+from hiplan.model import Completion, Decoding, Model, Request
+from hiplan.plan import Plan
+from hiplan.planners import GivenPlans, NoPlanner, OraclePlanner, Planner, PlannerProtocol
+from hiplan.prompts import FULL, Prompts
+from hiplan.task import Task
+from hiplan.trace import Episode, Role, Verdict
+
+CONDITIONS: dict[str, str] = {
+    "own": "its own plan, revised as usual",
+    "own, fixed": "its own first plan, never revised",
+    "paraphrased": "its own first plan in other words, never revised",
+    "swapped": "its own first plan for another task, of like length, never revised",
+    "none": "no plan",
+    "oracle": "the environment's plan, revised by what was seen",
+    "oracle, fixed": "the environment's first plan, never revised",
+}
+
+
+def reliance(
+    model: Model,
+    tasks: Sequence[Task],
+    make_env: EnvFactory,
+    decoding: Decoding,
+    *,
+    seed: int = 0,
+    policy: ReplanPolicy | None = None,
+    limits: Limits | None = None,
+    reword: Callable[[Plan], Plan] | None = None,
+) -> dict[str, EvalResult]:
+    """The same executor on the same tasks with the same seeds under each of ``CONDITIONS``, tasks in order.
+
+    Differences are to be taken task by task (``statistics.paired``). Plans that are compared with each other are fixed:
+    a planner that may revise would mend the bad ones. ``reword``: default ``paraphrased``.
+    """
+    prompts = getattr(model, "prompts", FULL)
+
+    def play(planners: Mapping[str, PlannerProtocol]) -> dict[str, EvalResult]:
+        cells = [Cell(tasks, planner, Executor(prompts), decoding) for planner in planners.values()]
+        return dict(zip(planners, evaluate(model, cells, make_env, seed, policy, limits), strict=True))
+
+    live = play({"own": Planner(prompts), "none": NoPlanner(), "oracle": OraclePlanner()})
+    own, oracle = first_plans(live["own"].episodes), first_plans(live["oracle"].episodes)
+    given = {
+        "own, fixed": own,
+        "paraphrased": {i: (reword or paraphrased)(plan) for i, plan in own.items()},
+        "swapped": swapped(own, {task.id: task.env for task in tasks}),
+        "oracle, fixed": oracle,
+    }
+    found = live | play({name: GivenPlans(plans) for name, plans in given.items()})
+    return {name: found[name] for name in CONDITIONS}
+
+
+def first_plans(episodes: Sequence[Episode]) -> dict[str, Plan]:
+    """The first plan of each episode that had one, by task id."""
+    return {e.task.id: e.plans[0].plan for e in episodes if e.plans and e.plans[0].plan}
+
+
+def swapped(plans: Mapping[str, Plan], envs: Mapping[str, str]) -> dict[str, Plan]:
+    """For each task the plan of another task of the same environment, with other steps and the nearest in length.
+
+    ``envs``: each task's environment. Of equals, the next one in order is taken; a task without any such is left out.
+    """
+    ids = list(plans)
+    found = {}
+    for place, mine in enumerate(ids):
+        others = [i for i in ids[place + 1 :] + ids[:place] if envs[i] == envs[mine]]
+        others = [i for i in others if _wording(plans[i]) != _wording(plans[mine])]
+        if others:
+            length = len(plans[mine].steps)
+            found[mine] = plans[min(others, key=lambda i: abs(len(plans[i].steps) - length))]
+    return found
+
+
+def paraphrased(plan: Plan) -> Plan:
+    """The same steps with their first word replaced by the next synonym, where there is one."""
+    following = {a: b for group in SYNONYM_GROUPS for a, b in pairwise((*group, group[0]))}
+
+    def reworded(text: str) -> str:
+        first, space, rest = text.partition(" ")
+        return following.get(first.lower(), first) + space + rest
+
+    steps = tuple(s.model_copy(update={"description": reworded(s.description)}) for s in plan.steps)
+    return plan.model_copy(update={"steps": steps})
+
+
+def _wording(plan: Plan) -> tuple[str, ...]:
+    return tuple(step.description for step in plan.steps)
+
+
+def plan_reliance(own: float, swapped: float) -> float:
+    """``(S_own - S_swapped) / S_own``: the share of its success that the agent owes to having the right plan."""
+    return (own - swapped) / own if own > 0 else math.nan
+
+
+class ByRole:
+    """Two models as one: the first answers as planner, the second as executor."""
+
+    def __init__(self, planner: Model, executor: Model) -> None:
+        self._models: dict[Role, Model] = {"planner": planner, "executor": executor}
+
+    @property
+    def prompts(self) -> Prompts:
+        """Each role's own; default: those for general instruction models."""
+        ours, theirs = (getattr(model, "prompts", FULL) for model in self._models.values())
+        both: Prompts = ours.with_executor_of(theirs)
+        return both
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        return self._models[requests[0].role].complete(requests) if requests else []
+
+    def release(self) -> None:
+        """Free the caches of both."""
+        for model in self._models.values():
+            if hasattr(model, "release"):
+                model.release()
+
+
+def cross_play(
+    models: Sequence[Model],
+    tasks: Sequence[Task],
+    make_env: EnvFactory,
+    decoding: Decoding,
+    *,
+    seed: int = 0,
+    limits: Limits | None = None,
+) -> list[list[EvalResult]]:
+    """``result[i][j]``: the planner of model ``i`` with the executor of model ``j``.
+
+    Roles that only understand each other (a private code) do well on the diagonal alone.
+    """
+    rows = []
+    for first in models:
+        row = []
+        for second in models:
+            model = ByRole(first, second)
+            cell = Cell(tasks, Planner(model.prompts), Executor(model.prompts), decoding)
+            row += evaluate(model, [cell], make_env, seed, limits=limits)
+        rows.append(row)
+    return rows
+
+
+def overlap(episode: Episode) -> float | None:
+    """How much the plans spell out: mean share of an action's words found in one step of the plan in force.
+
+    1 where each action is written in some step; ``None`` without an action under a plan.
+    """
+    shares = []
+    for index, record in enumerate(episode.plans):
+        following = episode.plans[index + 1].turn if index + 1 < len(episode.plans) else None
+        steps = [set(step.description.lower().split()) for step in record.plan.steps] if record.plan else []
+        for turn in episode.turns[record.turn : following] if steps else ():
+            if words := turn.action.lower().split():
+                shares.append(max(sum(word in step for word in words) for step in steps) / len(words))
+    return fmean(shares) if shares else None
+
+
+def judged(episodes: Sequence[Episode], make_env: EnvFactory) -> list[float]:
+    """The rule-based judge's mean score (1 to 5) of each episode's first plan.
+
+    Raises ``TypeError`` for an environment that cannot judge.
+    """
+    scores = []
+    for episode in episodes:
+        env = make_env(episode.task)
+        env.reset(episode.task)
+        if not isinstance(env, PlanAware):
+            raise TypeError(f"tasks of {episode.task.env!r} cannot be judged; expected a PlanAware environment")
+        scores.append(judge_plan(episode.plans[0].plan if episode.plans else None, env).mean)
+        env.close()
+    return scores
+
+
+def correlation(scores: Sequence[float], uplift: Sequence[float]) -> float:
+    """Spearman's rank correlation, tasks as points; not-a-number where one of both is constant."""
+    from scipy.stats import spearmanr
+
+    if len(set(scores)) < 2 or len(set(uplift)) < 2:
+        return math.nan
+    return float(spearmanr(scores, uplift).statistic)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an episode took, rehearsals and candidate plans that were not taken included.
+
+    ``calls`` of a model; tokens ``read`` (each once, as with a cache) and ``written``, 0 for models that exchange text;
+    ``turns``: actions.
+    """
+
+    calls: int
+    read: int
+    written: int
+    turns: int
+
+
+def cost(episode: Episode) -> Cost:
+    """What the episode took."""
+    conversations = [*episode.conversations.values(), *episode.past]
+    conversations += [c for candidate in episode.candidates for c in candidate.conversations]
+    own = [s for c in conversations for s in c.segments if s.author == "assistant"]
+    read = sum(len(s.ids) for c in conversations for s in c.segments if s.author != "assistant")
+    turns = len(episode.turns) + sum(candidate.turns for candidate in episode.candidates)
+    return Cost(len(own), read, sum(len(s.ids) for s in own), turns)
+
+
+USED_UP = 0
+"""The position of an action that was taken when every step was done."""
+
+
+def deviations(episodes: Sequence[Episode]) -> Counter[tuple[int, Verdict]]:
+    """Actions by the place in the plan (from 1) of the step whose turn it was, and by verdict."""
+    found: Counter[tuple[int, Verdict]] = Counter()
+    for episode in episodes:
+        plan: Plan | None = None
+        done: set[int] = set()
+        for index, record in enumerate(episode.plans):
+            if not record.kept:
+                done, plan = carried(plan, record.plan, done), record.plan
+            following = episode.plans[index + 1].turn if index + 1 < len(episode.plans) else None
+            if plan is None:
+                continue
+            graph, place = PlanGraph(plan), {step.id: n for n, step in enumerate(plan.steps, 1)}
+            for turn in episode.turns[record.turn : following]:
+                if turn.verdict is not None:
+                    turn_of = graph.next(done)
+                    found[USED_UP if turn_of is None else place[turn_of], turn.verdict] += 1
+                done |= set(turn.done)
+    return found

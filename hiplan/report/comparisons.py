@@ -1,0 +1,133 @@
+"""Diagnostics as tables and pictures: what ``write_report`` shows of ``diagnostics.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplan.report.curves import BLUE, GREEN, INK, ORANGE, PURPLE
+from hiplan.trace import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PALE = "#b9c4ce"
+VERDICT_LOOK: dict[Verdict, tuple[str, str]] = {  # colour and hatch: told apart in grey, too
+    Verdict.ON_PLAN: (GREEN, ""),
+    Verdict.PREMATURE: ("#E69F00", "//"),
+    Verdict.REPEATED: (PURPLE, ".."),
+    Verdict.OFF_PLAN: (ORANGE, "xx"),
+    Verdict.UNPLANNED_RECOVERY: (BLUE, "\\\\"),
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with a note, and a picture's file name where there is one."""
+
+    title: str
+    note: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    picture: str | None = None
+
+
+def write_sections(folder: Path, title: str, about: str, sections: Sequence[Section]) -> str:
+    """Write ``diagnostics.json`` and ``table.md`` into the folder; returns the Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {"title": title, "about": about, "sections": [asdict(section) for section in sections]}
+    (folder / "diagnostics.json").write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    parts = [about]
+    for section in sections:
+        lines = [section.head, ["---"] * len(section.head), *section.rows]
+        table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+        picture = [f"![{section.title}]({section.picture})"] if section.picture else []
+        parts += [f"### {section.title}", section.note, table, *picture]
+    text = "\n\n".join(parts) + "\n"
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def draw_reliance(success: Mapping[str, tuple[float, Sequence[float]]], path: Path) -> Path:
+    """Success per condition: (before, after by seed). Before as a pale bar, after as a bar with a dot per seed."""
+    figure, axes = _figure(8.5, 0.9 + 0.62 * len(success))
+    for place, (before, after) in enumerate(success.values()):
+        mean = sum(after) / len(after)
+        axes.barh(place - 0.19, 100 * before, 0.34, color=PALE, label="untrained" if place == 0 else "")
+        axes.barh(place + 0.19, 100 * mean, 0.34, color=BLUE, label="trained, mean" if place == 0 else "")
+        dots = {"s": 22, "color": "white", "edgecolor": INK, "zorder": 3, "linewidth": 1}
+        axes.scatter(
+            [100 * s for s in after], [place + 0.19] * len(after), label="a seed" if place == 0 else "", **dots
+        )
+    axes.set_yticks(range(len(success)), list(success))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("success (%)")
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    axes.grid(axis="x", color="#dddddd", zorder=0)
+    axes.set_axisbelow(True)
+    return _save(figure, path)
+
+
+def draw_matrix(success: Sequence[Sequence[float]], seeds: Sequence[int], path: Path) -> Path:
+    """Cross-play: planners in rows, executors in columns."""
+    figure, axes = _figure(1.9 + 0.9 * len(seeds), 1.3 + 0.75 * len(seeds))
+    axes.imshow([[100 * s for s in row] for row in success], cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for i, row in enumerate(success):
+        for j, share in enumerate(row):
+            look = {"weight": "bold"} if i == j else {}
+            axes.text(
+                j, i, f"{100 * share:.0f} %", ha="center", va="center", color="white" if share > 0.55 else INK, **look
+            )
+    axes.set_xticks(range(len(seeds)), [f"executor {s}" for s in seeds])
+    axes.set_yticks(range(len(seeds)), [f"planner {s}" for s in seeds])
+    return _save(figure, path)
+
+
+def draw_deviations(counts: Mapping[str, Mapping[int, Mapping[str, int]]], path: Path) -> Path:
+    """Shares of verdicts by the place of the step whose turn it was (0: every step done), a panel per agent."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4 * len(counts), 3.4), facecolor="white", layout="constrained")
+    places = sorted({p for known in counts.values() for p in known}, key=lambda p: (p == 0, p))
+    for axes, (name, known) in zip(
+        figure.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts.items(), strict=True
+    ):
+        for x, place in enumerate(places):
+            mine, bottom = known.get(place, {}), 0.0
+            for verdict, (color, hatch) in VERDICT_LOOK.items():
+                share = 100 * mine.get(verdict, 0) / max(1, sum(mine.values()))
+                look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
+                axes.bar(x, share, 0.8, bottom=bottom, label=str(verdict) if x == 0 else "", **look)
+                bottom += share
+            axes.text(x, 102, f"{sum(mine.values()):,}", ha="center", fontsize=8, color=INK)
+        last = max(places, default=0)
+        names = {0: "all\ndone"} | {p: f"{p}+" if p == last == 6 else str(p) for p in places if p}
+        axes.set_xticks(range(len(places)), [names[p] for p in places])
+        axes.set_title(f"{name} (actions above the bars)", fontsize=10, loc="left", pad=14)
+        axes.set_xlabel("the step whose turn it was")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    figure.axes[0].set_ylabel("share of actions (%)")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
