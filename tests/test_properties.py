@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -281,21 +282,29 @@ def catch_up(counted: Scores, episode: Episode, known: int, turn: Turn) -> tuple
 # -- scores -----------------------------------------------------------------------------------
 
 
+SEEN = st.lists(
+    st.tuples(st.sampled_from([*Verdict, *[Verdict.OFF_PLAN] * 3]), st.integers(0, 6), st.sets(st.integers(0, 6))),
+    max_size=5,
+)
+
+
 @st.composite
 def episodes(draw: st.DrawFn) -> Episode:
-    """Plans that come and go (kept, revised, lost) with turns of any verdict under them."""
-    episode, plan = Episode(Task(env="e"), ""), draw(st.none() | PLANS)
+    """Plans that come and go (kept, revised, lost), up to five turns of any verdict under each."""
+    episode, plan = Episode(Task(env="e"), ""), draw(plans(most=5))
     episode.plans.append(PlanRecord(0, plan))
-    for index in range(draw(st.integers(0, 10))):
-        verdict = draw(st.sampled_from(Verdict)) if plan else None
-        done = tuple(draw(st.sets(st.sampled_from(ids(plan)), max_size=2))) if plan else ()
-        step = draw(st.sampled_from(ids(plan))) if plan and verdict is not Verdict.OFF_PLAN else None
-        episode.turns.append(Turn(index, "act", "", 0.0, draw(st.booleans()), verdict, step, done=done))
-        if draw(st.integers(0, 3)) == 0:
-            kept = draw(st.booleans())
-            plan = plan if kept else draw(st.none() | PLANS)
-            failed = ReplanReason(kind=ReplanKind.STEP_FAILED, step=step) if step else None
-            episode.plans.append(PlanRecord(index + 1, plan, failed, kept))
+    for following in [*draw(st.lists(st.sampled_from(["kept", "none", "new", "new"]), max_size=4)), ""]:
+        reason = None
+        for verdict, served, done in draw(SEEN):
+            known: list[int] = ids(plan) if plan else []
+            step = known[served % len(known)] if plan and verdict is not Verdict.OFF_PLAN else None
+            turn = Turn(len(episode.turns), "act", "", 0.0, False, verdict if plan else None, step)
+            completed = tuple(known[i] for i in sorted(done) if i < len(known))
+            episode.turns.append(replace(turn, done=completed))
+            reason = ReplanReason(kind=ReplanKind.STEP_FAILED, step=step) if step else None
+        if following:
+            plan = plan if following == "kept" else draw(plans(most=5)) if following == "new" else None
+            episode.plans.append(PlanRecord(len(episode.turns), plan, reason, following == "kept"))
     return episode
 
 
