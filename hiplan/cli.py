@@ -7,24 +7,70 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 from hiplan.errors import ConfigError, UserError
+from hiplan.report.files import read_episodes
 from hiplan.report.html import write_report
+from hiplan.report.overview import overview
 from hiplan.report.transcript import print_transcript
-from hiplan.trace import Episode
+from hiplan.trace import Episode, Verdict
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at what hiplan's runs have written.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at what hiplan's runs have written.",
+)
 
 
 @app.command()
-def show(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a JSONL file with one episode per line.")],
-    index: Annotated[int, typer.Option(help="Which episode, from 0.")] = 0,
+def inspect(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a JSONL file with one episode per line.")
+    ],
+    index: Annotated[int | None, typer.Option(help="Which episode, from 0; then without the table.")] = None,
+    verdict: Annotated[
+        Verdict | None, typer.Option(help="Only episodes with such an action.", metavar="VERDICT")
+    ] = None,
 ) -> None:
-    """Print one episode's transcript: plan, actions with verdicts, revisions with reasons."""
-    print_transcript(read_episode(source, index), Console())
+    """Show how episodes went: a table of all, then the first (or --index) in full.
+
+    \b
+      hiplan inspect runs/mixed-split-0
+      hiplan inspect runs/mixed-split-0 --index 3
+      hiplan inspect runs/mixed-split-0 --verdict "off plan"
+
+    Each action has a verdict, and in brackets why. Then follow the step it served, the steps it completed (done) or
+    left failed, and what came back.
+
+    \b
+      on plan             it served a step whose turn it was
+      premature           it served a step that waits for others
+      repeated            it served a step that was done already
+      off plan            it served no step
+      unplanned recovery  nor did this, but it changed something after a failure
+
+    A revision tells why it was made and what became of each step: added (+), reworded (~), done (✓), dropped.
+    The words of models and environments stand behind a bar.
+
+    \b
+    Scores, at the end:
+      adherence           share of the actions that were on plan
+      coverage            share of the last plan's steps that are done
+      order violations    premature actions
+      drift               longest run of actions off plan
+      stability           edits per revision: steps added, dropped, changed
+    """
+    console = Console()
+    episodes = choose(source, index, verdict)
+    if index is None and len(episodes) > 1:
+        console.print(overview(episodes))
+    number, episode = next(iter(episodes.items()))
+    print_transcript(episode, console)
+    if index is None and len(episodes) > 1:
+        console.print(Text(f"\nThis is episode {number}. Another one: --index NUMBER", "dim"))
 
 
 @app.command()
@@ -35,19 +81,24 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     typer.echo(write_report(run))
 
 
-def read_episode(source: Path, index: int) -> Episode:
-    """One episode of a run's samples. Raises ``ConfigError`` that says what is there instead."""
+def choose(source: Path, index: int | None = None, verdict: Verdict | None = None) -> dict[int, Episode]:
+    """The episodes asked for, by their number in the run's samples; at least one.
+
+    Raises ``UserError`` that says what is there instead.
+    """
     path = source / "transcripts.jsonl" if source.is_dir() else source
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"no episodes at {str(path)!r}; expected a run folder or a JSONL file of episodes") from None
-    if not 0 <= index < len(lines):
-        raise ConfigError(f"{str(path)!r} has no episode {index}; it holds {len(lines)}, counted from 0")
-    try:
-        return Episode.from_json(lines[index])
-    except ValidationError as error:
-        raise ConfigError(f"line {index + 1} of {str(path)!r} is not an episode: {error.errors()[0]['msg']}") from None
+    episodes = dict(enumerate(read_episodes(path)))
+    if not episodes:
+        raise ConfigError(f"no episodes at {str(path)!r}; expected a run folder or a JSONL file of episodes")
+    if index is not None and index not in episodes:
+        raise ConfigError(f"{str(path)!r} has no episode {index}; it holds {len(episodes)}, counted from 0")
+    chosen = episodes if index is None else {index: episodes[index]}
+    if verdict is not None:
+        chosen = {i: e for i, e in chosen.items() if any(turn.verdict is verdict for turn in e.turns)}
+    if not chosen:
+        where = f"episode {index}" if index is not None else f"any of the {len(episodes)} episodes"
+        raise ConfigError(f"no action {str(verdict)!r} in {where} of {str(path)!r}; try another verdict")
+    return chosen
 
 
 def main() -> None:

@@ -8,11 +8,11 @@ instead (a person may edit it), ``Acted`` with ``None``.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from hiplan.task import Task
-from hiplan.trace import Conversation, Episode, Kind, PlanRecord, Turn
+from hiplan.trace import Conversation, Episode, Kind, PlanRecord, Turn, printable
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ Steps = Generator[Ask, Any, T]
 
 
 def answered(conversation: Conversation, kind: Kind, turn: int) -> Steps[Any]:
-    """Have the conversation continued and keep the answer in it; returns the ``Completion``."""
+    """Have the conversation continued and keep the answer in it; returns the ``Completion``, its text printable."""
     done = yield Generate(conversation)
+    done = replace(done, text=printable(done.text), reasoning=printable(done.reasoning))
     conversation.answer(
         done.text, kind, turn, prompt_ids=done.prompt_ids, ids=done.ids, logprobs=done.logprobs, finish=done.finish,
         reasoning=done.reasoning, dropped=done.dropped,

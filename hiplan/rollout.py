@@ -21,7 +21,7 @@ from hiplan.model import Completion, Decoding, Model, Request, derive_seed
 from hiplan.planners import PlannerProtocol
 from hiplan.requests import Act, Ask, Consult, Generate, Reset
 from hiplan.task import Task
-from hiplan.trace import ROLES, Episode, Role, StopReason
+from hiplan.trace import ROLES, Episode, Role, StopReason, printable
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,6 @@ class _Running:
 def describe(error: BaseException) -> str:
     """An error as ``Episode.error`` keeps it."""
     return printable(f"{type(error).__name__}: {error}")
-
-
-def printable(text: str) -> str:
-    """Untrusted text as any file can hold it: lone surrogates become ``?``."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def first_observation(env: Environment, task: Task) -> str:

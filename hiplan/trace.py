@@ -223,6 +223,11 @@ class Episode:
         return _adapter().validate_json(text)
 
 
+def printable(text: str) -> str:
+    """Untrusted text as any file can hold it: lone surrogates become ``?``."""
+    return text.encode("utf-8", "replace").decode()
+
+
 @cache
 def _adapter() -> TypeAdapter[Episode]:
     return TypeAdapter(Episode)

@@ -6,13 +6,18 @@ import json
 import re
 import subprocess
 import sys
-from io import StringIO
+from dataclasses import replace
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from hiplan import cli
+from hiplan.coordination import scores
+from hiplan.coordination.graph import MARKS
 from hiplan.envs import make_env
 from hiplan.errors import UserError
 from hiplan.executors import OracleExecutor
@@ -31,9 +36,10 @@ from hiplan.report import (
     write_report,
 )
 from hiplan.report.curves import smooth, stage_spans
-from hiplan.report.graph import panels
+from hiplan.report.graph import STYLES, panels
+from hiplan.report.overview import overview
 from hiplan.report.tables import cell, table
-from hiplan.report.transcript import clean
+from hiplan.report.transcript import clean, score_words
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode, PlanRecord, StopReason, Turn, Verdict
@@ -144,23 +150,49 @@ class TestTranscript:
         assert text.startswith("Task  put clean mug in drawer  household-")
         first, second = text.index("      1. find mug at sofa 1\n"), text.index("Turn 1  go to sofa 1\n")
         assert first < second < text.index("Revision 1  after turn 1  because step 1 (find mug at sofa 1) failed")
-        assert "added 4; kept 2, 3; dropped 1\n" in text
+        assert "added 4; rewired 2; kept 2, 3; dropped 1\n" in text
         assert "+ 4. find mug at safe 1\n" in text and "− 1. find mug at sofa 1  failed\n" in text
         assert "        2. clean mug at sink 1  after 4\n" in text
         assert (
-            "on plan · step 3 (put mug in drawer 1) · done 3 · reward +1\n      │ You move mug 1 to drawer 1." in text
+            "on plan (the environment's predicate) · step 3 (put mug in drawer 1) · done 3 · reward +1\n"
+            "      │ You move mug 1 to drawer 1." in text
         )
-        assert text.endswith("End  success  terminated after 11 turns\n      reward 1; adherence 100%; 3 revisions\n")
+        assert "on plan (the environment's predicate) · step 1 (find mug at sofa 1) · failed 1\n" in text
+        assert text.endswith(
+            "End  success  terminated after 11 turns\n"
+            "      reward 1; 3 revisions\n"
+            "      adherence 100%  11 of 11 actions on plan\n"
+            "      coverage 100%  3 of 3 steps of the last plan done\n"
+            "      order violations 0  actions before their step's turn\n"
+            "      drift 0  longest run off plan\n"
+            "      stability 3.0  edits per revision, fewer is steadier\n"
+        )
         assert [int(n) for n in re.findall(r"^Turn (\d+)", text, re.M)] == list(range(1, 12))
 
     def test_what_changed(self) -> None:
         text = transcript(by_hand())
         assert "Plan kept  after turn 3  because step 3 (make axe) failed" in text
-        assert "added 5; reworded 2; kept 1, 3; dropped 4\n" in text
+        assert "added 5; reworded 2; rewired 3; kept 1, 3; dropped 4\n" in text
         assert "✓ 1. get wood\n" in text and "~ 2. get a big stone\n          was: get stone\n" in text
         assert "− 4. sell axe  after 3\n" in text
         assert "premature · step 3 (make axe)" in text and "      off plan\n" in text and "· refused" in text
         assert "no success  stuck after 8 turns" in text
+
+    def test_only_scores_that_exist(self) -> None:
+        episode = by_hand()
+        names = [name for name, _, _ in score_words(scores(episode))]
+        assert names == ["adherence", "coverage", "order violations", "drift", "stability"]
+        episode.plans.pop()
+        assert [name for name, _, _ in score_words(scores(episode))] == names[:4]
+        assert score_words(scores(Episode(Task(env="forest"), "", plans=[PlanRecord(0, FIRST)]))) == [
+            ("coverage", "0%", "0 of 4 steps of the last plan done")
+        ]
+        assert transcript(Episode(Task(env="forest"), "")).endswith("reward 0; 0 revisions\n")
+
+    def test_long_evidence_is_cut(self) -> None:
+        episode = by_hand()
+        episode.turns = [replace(episode.turns[0], evidence="because " * 40)]
+        assert f" (because {'because ' * 10}b…) · step 1" in transcript(episode)
 
     def test_texts_that_did_not_parse(self) -> None:
         texts = ("I would rather not", "1. find mug at stool 1\n2. put mug in drawer 1 after 1", *["keep"] * 9)
@@ -186,7 +218,7 @@ class TestTranscript:
         assert clean("\ud800\u202e\x07é✓中") == "\\ud800\\u202e\\x07é✓中"
 
     def test_terminal(self, household: Episode) -> None:
-        plain = Console(file=StringIO(), width=200, color_system=None)
+        plain = Console(file=StringIO(), width=300, color_system=None)
         print_transcript(hostile(household), plain)
         shown = plain.file.getvalue()
         assert [line.rstrip() for line in shown.splitlines()] == transcript(hostile(household)).splitlines()
@@ -204,7 +236,7 @@ def hostile(episode: Episode) -> Episode:
     copy.error = HOSTILE
     plan = Plan(goal=HOSTILE[:60], rationale=HOSTILE[:60], steps=(PlanStep(id=1, description=HOSTILE),))
     copy.plans = [PlanRecord(0, plan), PlanRecord(1, plan.model_copy(update={"revision": 1}))]
-    copy.turns = [Turn(i, HOSTILE, HOSTILE, 0.0, False, Verdict.ON_PLAN, 1) for i in range(3)]
+    copy.turns = [Turn(i, HOSTILE, HOSTILE, 0.0, False, Verdict.ON_PLAN, 1, evidence=HOSTILE) for i in range(3)]
     return copy
 
 
@@ -225,7 +257,7 @@ class TestPictures:
     def test_plan(self, household: Episode, crafting: Episode, tmp_path: Path) -> None:
         wide, _ = picture(draw_plan(household, tmp_path / "household.png"))
         narrow, _ = picture(draw_plan(crafting, tmp_path / "crafting.png"))
-        assert wide > narrow > 800
+        assert wide > 1.5 * narrow > 1000
 
     def test_panels(self) -> None:
         first, second = panels(by_hand())
@@ -242,6 +274,19 @@ class TestPictures:
         size = picture(draw_plan(Episode(Task(env="e"), "", plans=many), tmp_path / "many.png"))
         assert max(size) < 6000
         assert draw_plan(Episode(Task(env="e"), ""), tmp_path / "none.png").exists()
+
+    def test_plan_into_memory(self, household: Episode) -> None:
+        small, large = (draw_plan(household, BytesIO(), dpi).getvalue() for dpi in (60, 120))
+        assert small.startswith(b"\x89PNG") and len(small) < len(large)
+
+    def test_no_two_states_look_alike_in_grey(self) -> None:
+        """Fill, hatch or border tell them apart without colour."""
+        colors = pytest.importorskip("matplotlib.colors")
+        looks = {
+            status: (round(sum(colors.to_rgb(style["facecolor"])) * 8), style["linewidth"], style.get("hatch"))
+            for status, style in STYLES.items()
+        }
+        assert len(set(looks.values())) == len(MARKS) == len(set(MARKS.values()))
 
     def test_curves(self, tmp_path: Path) -> None:
         _, tall = picture(draw_curves(metrics(), tmp_path / "curves.png"))
@@ -340,7 +385,6 @@ class TestPage:
         pytest.importorskip("matplotlib")
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in metrics()) + '{"kind": "tr')
         draw_curves(metrics(), tmp_path / "curves.png")
-        draw_plan(household, tmp_path / "plan_graph.png")
         (tmp_path / "config.yaml").write_text("seed: 7\nweights: split # <b>\n")
         (tmp_path / "panels.json").write_text('{"dev": {"hash": "03de99aa", "tasks": 96}}')
         (tmp_path / "times.json").write_text('{"wall_s": 1390, "hardware": "2 cores"}')
@@ -348,11 +392,44 @@ class TestPage:
         page = self.write(tmp_path, household, crafting)
         for text in ("25 % → 85 %", "25 % [16, 34]", "10,800", "23 min", "2 cores", "03de99aa", "2.13.0", "craft tile"):
             assert text in page, text
-        assert page.count("data:image/png;base64,") == 2
+        assert page.count("data:image/png;base64,") == 3  # the curves, and each episode's plans
+        assert "adherence 100%, coverage 100%" in page and "(the environment&#39;s predicate)" in page
         assert page.count("<details") == 2 and page.count("<details open>") == 1
         assert page.index("<details open>") < page.index("put clean mug in drawer</b>")
         assert "weights: split # &lt;b&gt;" in page and "config: seed" in page
         assert not re.search(r"""(?:src|href)="(?!data:)|https?://|url\(|@import|<script""", page)
+
+    def test_at_most_twelve_episodes(self, tmp_path: Path) -> None:
+        page = self.write(tmp_path, *[Episode(Task(env="forest"), f"Goal: tree {i}") for i in range(14)])
+        assert page.count("<details") == 12 and "The first 12 of 14" in page and "<img" not in page
+
+    def test_diagnostics(self, tmp_path: Path) -> None:
+        picture = tmp_path / "kinds.png"
+        picture.write_bytes(b"\x89PNG")
+        table = {"title": "Kinds", "note": HOSTILE, "head": ["what", "count"], "rows": [[HOSTILE, "34.5 % [30, 40]"]]}
+        sections = [table | {"picture": "kinds.png"}, {"title": "None", "note": "", "head": [], "rows": []}]
+        diagnostics = tmp_path / "diagnostics.json"
+        diagnostics.write_text(json.dumps({"title": "Diagnostics <b>", "sections": sections}))
+        page = write_report(tmp_path).read_text(encoding="utf-8")
+        assert "<h2>Diagnostics &lt;b&gt;</h2>" in page and page.count("<h3>") == 2 and page.count("<img") == 1
+        assert page.count("&lt;script&gt;") == 2 and "<script" not in page and "\x1b" not in page
+        assert '<td class="number">34.5 % [30, 40]</td>' in page and '<th class="num">count</th>' in page
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{"title": ', "Invalid JSON"),
+            ('{"sections": []}', "title: Field required"),
+            ('{"title": "a", "sections": [{"title": "b", "head": ["c"], "rows": [["d", "e"]]}]}', "row 1 has 2 cells"),
+            ('{"title": "a", "sections": [{"title": "b", "picture": "../b.png"}]}', "should be the name of a file"),
+            ('{"title": "a", "sections": [{"title": "b", "picture": "b.png"}]}', "'b.png', which is not there"),
+        ],
+    )
+    def test_broken_diagnostics_are_one_clear_line(self, tmp_path: Path, text: str, message: str) -> None:
+        (tmp_path / "diagnostics.json").write_text(text)
+        with pytest.raises(UserError, match=r"diagnostics\.json") as caught:
+            write_report(tmp_path)
+        assert message in str(caught.value) and "\n" not in str(caught.value)
 
     def test_hostile_text_is_escaped(self, household: Episode, tmp_path: Path) -> None:
         run = tmp_path / "<i>run<"
@@ -372,6 +449,73 @@ class TestPage:
             write_report(tmp_path)
         with pytest.raises(UserError, match="no run folder"):
             write_report(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize("text", ['{"a": ', "[1]"])
+    def test_a_broken_object_is_named(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "times.json").write_text(text)
+        with pytest.raises(UserError, match=r"times\.json.*write it again"):
+            write_report(tmp_path)
+
+
+class TestInspect:
+    """``hiplan inspect``, as a person would call it."""
+
+    @pytest.fixture
+    def run(self, household: Episode, tmp_path: Path) -> Path:
+        found = Episode.from_json(household.to_json())
+        found.observation += " A line\u2028that goes on."  # ends a line for str.splitlines, not for JSON lines
+        lines = (episode.to_json() + "\n" for episode in (found, by_hand(), hostile(household)))
+        (tmp_path / "transcripts.jsonl").write_text("".join(lines), encoding="utf-8")
+        return tmp_path
+
+    def call(self, *arguments: object, code: int = 0) -> str:
+        done = CliRunner().invoke(cli.app, ["inspect", *map(str, arguments)], env={"COLUMNS": "80"})
+        if isinstance(done.exception, UserError):
+            return str(done.exception)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    def test_a_table_then_the_first_episode(self, run: Path) -> None:
+        text = self.call(run)
+        rows = [line.split() for line in text.splitlines() if re.match(r" +\d  ", line)]
+        assert rows[0] == [*"0 put clean mug in drawer success 11 3 100% 100%".split()]
+        assert rows[1] == [*"1".split(), *rows[1][1:-5], *"stuck 8 1 75% 50%".split()]
+        assert text.index("coverage") < text.index("Task  put clean mug in drawer")
+        assert text.endswith("This is episode 0. Another one: --index NUMBER\n")
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_one_of_them(self, run: Path) -> None:
+        text = self.call(run, "--index", 1)
+        assert text.startswith("Task  forest-") and "stability" in text and "--index" not in text
+        assert self.call(run / "transcripts.jsonl", "--index", 1) == text
+
+    def test_only_those_with_a_verdict(self, run: Path) -> None:
+        text = self.call(run, "--verdict", "off plan")
+        assert text.startswith("Task  forest-"), "the only one"
+        assert "no action 'off plan' in episode 0" in self.call(run, "--verdict", "off plan", "--index", 0)
+        assert "no action 'repeated' in any of the 3" in self.call(run, "--verdict", "repeated")
+        assert "off plan" in self.call(run, "--verdict", "astray", code=2)
+
+    def test_hostile_text_stays_text(self, run: Path) -> None:
+        text = self.call(run)
+        assert "\x1b" not in text and "[red]paint[/red]" in " ".join(text.split())
+        assert not re.search(r"^Revision 9", self.call(run, "--index", 2), re.M)
+
+    def test_what_cannot_be_shown(self, run: Path) -> None:
+        assert "has no episode 7; it holds 3" in self.call(run, "--index", 7)
+        assert "no episodes at" in self.call(run / "nowhere")
+        (run / "other.jsonl").write_text('{"kind": "train"}\n' * 2)
+        assert "line 1 of" in (message := self.call(run / "other.jsonl")) and "\n" not in message
+
+    def test_help_names_every_verdict_and_score(self) -> None:
+        text = self.call("--help")
+        for name in (*Verdict, "adherence", "coverage", "order violations", "drift", "stability"):
+            assert f"    {name}  " in text
+
+    def test_long_files_are_cut(self) -> None:
+        console = Console(file=StringIO(), width=80)
+        console.print(overview(dict(enumerate([by_hand()] * 50))))
+        assert "and 10 more" in console.file.getvalue()
 
 
 def test_importing_reports_draws_in_nothing_heavy() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hiplan.report.files import read_episodes
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     part
@@ -62,7 +64,9 @@ def test_a_run_leaves_everything_in_its_folder(finished: Path) -> None:
     }
     assert measured >= {(s, "dev", "plan") for s in ("base", "executor", "planner", "final")}
     page = (finished / "report.html").read_text()
-    assert "<script" not in page and "http://" not in page and page.count("data:image/png;base64,") == 2
+    planned = sum(any(r.plan for r in e.plans) for e in read_episodes(finished / "transcripts.jsonl"))
+    assert "<script" not in page and "http://" not in page
+    assert page.count("data:image/png;base64,") == 1 + planned, "the curves, and each episode's plans"
 
 
 def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from hiplan.coordination import PlanGraph
 from hiplan.coordination.graph import MARKS
@@ -22,11 +22,15 @@ from hiplan.trace import Episode
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+File = TypeVar("File", bound="Path | str | IO[bytes]")
+
 MAX_PANELS, MAX_STEPS, ROW = 4, 24, 3  # panels drawn, steps per panel, steps per row, at most
 NODE_W, NODE_H = 2.0, 0.56  # of a step, in inches
 STEP_X, STEP_Y = 2.25, 0.98  # from step to step and from row to row
-GAP, HEAD, FOOT = 0.4, 1.3, 0.7  # between the panels, above and below them
-LEGEND = 8.2  # width of the legend
+GAP, HEAD, FOOT, LEGEND_ROW = 0.4, 1.3, 0.7, 0.32  # between the panels, above and below them, a row of the legend
+REVISED = "by this revision"
+LEGEND = (("done", 1.25), ("active", 1.3), ("failed", 1.3), ("open", 1.25), ("left out next", 1.75), (REVISED, 1.95))
+NARROW = 4.6  # the least width
 INK, FAINT = "#222222", "#767676"
 STYLES: dict[StepStatus, dict[str, Any]] = {
     StepStatus.DONE: {"facecolor": "#bcdcf0", "edgecolor": "#0b4f7d", "linewidth": 1.4},
@@ -61,8 +65,11 @@ class Panel:
     turns: tuple[int, int]
 
 
-def draw_plan(episode: Episode, path: Path | str) -> Path:
-    """Draw the episode's plans, revision by revision, to a PNG file; returns its path."""
+def draw_plan(episode: Episode, file: File, dpi: int = 150) -> File:
+    """Draw the episode's plans, revision by revision, as PNG to a path or an open binary file; returns ``file``.
+
+    ``dpi``: pixels per inch; a panel is between 2.4 and 6.8 inches wide.
+    """
     from matplotlib.figure import Figure
 
     every = panels(episode)
@@ -71,7 +78,10 @@ def draw_plan(episode: Episode, path: Path | str) -> Path:
     widths = [max(STEP_X * max(map(len, grid)), 2.4) for grid in grids]
     body = max((STEP_Y * len(grid) for grid in grids), default=0.5)
     used = sum(widths) + GAP * (len(shown) + 1)
-    width, height = max(used, LEGEND + 0.4), HEAD + body + FOOT
+    width = max(used, NARROW)
+    legend = _legend(width) if shown else []
+    foot = FOOT + LEGEND_ROW * max(0, len(legend) - 1)
+    height = HEAD + body + foot
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height))
@@ -81,19 +91,18 @@ def draw_plan(episode: Episode, path: Path | str) -> Path:
     left = GAP + (width - used) / 2
     for index, (panel, grid, panel_width) in enumerate(zip(shown, grids, widths, strict=True)):
         if index and panel.number > shown[index - 1].number + 1:
-            _write(axes, left - GAP / 2, FOOT + body + 0.4, "…", fontsize=16, color=FAINT)
+            _write(axes, left - GAP / 2, foot + body + 0.4, "…", fontsize=16, color=FAINT)
         elif index:
-            axes.plot([left - GAP / 2] * 2, [FOOT, FOOT + body + 0.7], color="#dddddd", linewidth=1)
-        _draw_panel(axes, panel, grid, left + panel_width / 2, FOOT + body)
+            axes.plot([left - GAP / 2] * 2, [foot, foot + body + 0.7], color="#dddddd", linewidth=1)
+        _draw_panel(axes, panel, grid, left + panel_width / 2, foot + body)
         left += panel_width + GAP
-    if shown:
-        _legend(axes, width)
-    else:
+    _draw_legend(axes, width, legend)
+    if not shown:
         _write(axes, width / 2, height / 2, "no plan in this episode", color=FAINT)
     with warnings.catch_warnings():  # a character the font lacks is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(path, dpi=150)
-    return Path(path)
+        figure.savefig(file, dpi=dpi)
+    return file
 
 
 def panels(episode: Episode) -> list[Panel]:
@@ -154,7 +163,8 @@ def _draw_panel(axes: Axes, panel: Panel, grid: list[list[int]], middle: float, 
         label = f"{i}. {clean(panel.plan.step(i).description)}"
         _draw_step(axes, x, y, label, panel.states[i], i in panel.dropped)
         if i in panel.new or i in panel.reworded:
-            _write(axes, x + NODE_W / 2 - 0.26, y + NODE_H / 2, "new" if i in panel.new else "reworded", **PILL)
+            word = "new" if i in panel.new else "reworded"
+            _write(axes, x + NODE_W / 2 - 0.1, y + NODE_H / 2 + 0.05, word, ha="right", **PILL)
     hidden = len(panel.plan.steps) - len(spots)
     if hidden:
         _write(axes, middle, top - STEP_Y * len(grid) + 0.02, f"… and {hidden} more steps", fontsize=8.5, color=FAINT)
@@ -200,19 +210,34 @@ def _draw_step(axes: Axes, x: float, y: float, label: str, state: StepStatus, dr
     _write(axes, left + 0.32, y, words, fontsize=8.5, color=ink, ha="left", va="center_baseline", bbox=clear)
 
 
-def _legend(axes: Axes, width: float) -> None:
-    """One small sample of each style, in a row at the bottom."""
+def _legend(width: float) -> list[list[tuple[str, float]]]:
+    """The legend's entries with their widths in inches, in as few rows as fit."""
+    rows: list[list[tuple[str, float]]] = [[]]
+    for name, room in LEGEND:
+        if rows[-1] and sum(taken for _, taken in rows[-1]) + room > width - 0.4:
+            rows.append([])
+        rows[-1].append((name, room))
+    return rows
+
+
+def _draw_legend(axes: Axes, width: float, rows: list[list[tuple[str, float]]]) -> None:
+    """One small sample of each style, at the bottom."""
     from matplotlib.patches import FancyBboxPatch
 
-    entries = [(str(s), STYLES[s], MARKS[s]) for s in (StepStatus.DONE, StepStatus.ACTIVE, StepStatus.FAILED)]
-    entries += [("open", STYLES[StepStatus.OPEN], MARKS[StepStatus.OPEN]), ("left out next", DROPPED, "○")]
-    left = (width - LEGEND) / 2
-    for (name, style, mark), room in zip(entries, (1.25, 1.3, 1.3, 1.25, 1.75), strict=True):
-        axes.add_patch(FancyBboxPatch((left, 0.22), 0.42, 0.22, boxstyle="round,pad=0,rounding_size=0.05", **style))
-        _write(axes, left + 0.5, 0.32, f"{mark} {name}", fontsize=8, ha="left")
-        left += room
-    _write(axes, left + 0.15, 0.33, "new", **PILL)
-    _write(axes, left + 0.38, 0.32, "added here", fontsize=8, ha="left")
+    for number, row in enumerate(reversed(rows)):
+        left, y = (width - sum(room for _, room in row)) / 2, 0.32 + LEGEND_ROW * number
+        for name, room in row:
+            if name == REVISED:
+                _write(axes, left + 0.05, y + 0.01, "new", ha="left", **PILL)
+                _write(axes, left + 0.39, y + 0.01, "reworded", ha="left", **PILL)
+                _write(axes, left + 0.98, y, name, fontsize=8, ha="left")
+            else:
+                status = next((s for s in StepStatus if s == name), StepStatus.OPEN)
+                style = STYLES[status] if name == status else DROPPED
+                shape = "round,pad=0,rounding_size=0.05"
+                axes.add_patch(FancyBboxPatch((left, y - 0.1), 0.42, 0.22, boxstyle=shape, **style))
+                _write(axes, left + 0.5, y, f"{MARKS[status]} {name}", fontsize=8, ha="left")
+            left += room
 
 
 def _because(reason: ReplanReason | None) -> str:

@@ -5,60 +5,54 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from hiplan.coordination import scores
 from hiplan.errors import UserError
+from hiplan.report.diagnostics import read_diagnostics
+from hiplan.report.files import read_episodes, read_lines, read_object, read_text
+from hiplan.report.graph import draw_plan
 from hiplan.report.tables import Row, panel_names, results, table
 from hiplan.report.template import PAGE
-from hiplan.report.transcript import blocks, clean, title
+from hiplan.report.transcript import blocks, clean, revisions, score_words, title
 from hiplan.trace import Episode
 
-T = TypeVar("T")
-
-PICTURES = (
-    (
-        "curves.png",
-        "Training",
-        "Shaded: the stages. Faint lines are as measured, strong ones a moving average; bars are intervals.",
-    ),
-    (
-        "plan_graph.png",
-        "A plan and its revisions",
-        "Each plan as it stood when it was replaced, derived from the trace. Arrows lead to the steps that wait.",
-    ),
-)
+MAX_EPISODES, DPI = 12, 110  # told on the page, and of their pictures
+CURVES = "Shaded: the stages. Faint lines are as measured, strong ones a moving average; bars are intervals."
 
 
 def write_report(run_dir: Path | str) -> Path:
     """Write ``report.html`` into the run's folder from the files it finds there; returns its path.
 
-    Read where present: ``config.yaml``, ``metrics.jsonl``, ``curves.png``, ``plan_graph.png``, ``transcripts.jsonl``,
-    ``panels.json``, ``times.json``, ``environment.json``.
+    Read where present: ``config.yaml``, ``metrics.jsonl``, ``curves.png``, ``diagnostics.json``, ``transcripts.jsonl``
+    (its first ``MAX_EPISODES``, each with a picture of its plans), ``panels.json``, ``times.json``,
+    ``environment.json``. ``UserError`` where one of them cannot be read.
     """
     from jinja2 import Environment
 
     run = Path(run_dir)
     if not run.is_dir():
         raise UserError(f"there is no run folder {str(run)!r}; give the folder that holds metrics.jsonl")
-    metrics = _lines(run / "metrics.jsonl", json.loads)
-    times = _object(run / "times.json")
-    config = _text(run / "config.yaml")
+    metrics = read_lines(run / "metrics.jsonl", json.loads)
+    times = read_object(run / "times.json")
+    config = read_text(run / "config.yaml")
     head, rows = _results(metrics)
+    episodes = read_episodes(run / "transcripts.jsonl")
     page = Environment(autoescape=True).from_string(PAGE)
     html = page.render(
         name=clean(run.resolve().name),
         tiles=_tiles(metrics, times),
         head=head,
         rows=rows,
-        pictures=[
-            (heading, base64.b64encode((run / file).read_bytes()).decode(), note)
-            for file, heading, note in PICTURES
-            if (run / file).is_file()
-        ],
-        episodes=[_episode(episode) for episode in _lines(run / "transcripts.jsonl", Episode.from_json)],
-        facts=_facts(_object(run / "panels.json"), config, _object(run / "environment.json")),
+        curves=_image(run / "curves.png"),
+        curves_note=CURVES,
+        diagnostics=_diagnostics(run),
+        episodes=[_episode(episode) for episode in episodes[:MAX_EPISODES]],
+        total=len(episodes),
+        facts=_facts(read_object(run / "panels.json"), config, read_object(run / "environment.json")),
         config="\n".join(clean(line) for line in config.splitlines()),
     )
     path = run / "report.html"
@@ -115,9 +109,42 @@ def _results(metrics: Sequence[Row]) -> tuple[list[tuple[str, bool]], list[tuple
 
 
 def _episode(episode: Episode) -> dict[str, Any]:
-    revisions = sum(not record.kept for record in episode.plans[1:])
-    about = f"{len(episode.turns)} turns, {revisions} revision{'s' * (revisions != 1)}"
-    return {"title": title(episode), "success": episode.success, "about": about, "blocks": blocks(episode)}
+    """What the page tells of an episode: a line about it, its story, and a picture of its plans."""
+    found, turns, revised = scores(episode), len(episode.turns), revisions(episode)
+    about = [f"{turns} turn{'s' * (turns != 1)}", f"{revised} revision{'s' * (revised != 1)}"]
+    about += [f"{name} {value}" for name, value, _ in score_words(found) if name in ("adherence", "coverage")]
+    return {
+        "title": title(episode),
+        "success": episode.success,
+        "about": ", ".join(about),
+        "blocks": blocks(episode),
+        "picture": _plans(episode) if any(record.plan for record in episode.plans) else "",
+    }
+
+
+def _plans(episode: Episode) -> str:
+    drawn = BytesIO()
+    draw_plan(episode, drawn, DPI)
+    return base64.b64encode(drawn.getvalue()).decode()
+
+
+def _image(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
+
+
+def _diagnostics(run: Path) -> dict[str, Any] | None:
+    found = read_diagnostics(run)
+    sections = [
+        {
+            "title": clean(section.title),
+            "note": clean(section.note),
+            "head": list(zip(map(clean, section.head), section.numeric(), strict=True)),
+            "rows": [list(zip(map(clean, row), section.numeric(), strict=True)) for row in section.rows],
+            "picture": _image(run / section.picture) if section.picture else "",
+        }
+        for section in (found.sections if found else ())
+    ]
+    return {"title": clean(found.title), "sections": sections} if found else None
 
 
 def _facts(panels: Mapping[str, Any], config: str, environment: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -130,27 +157,3 @@ def _facts(panels: Mapping[str, Any], config: str, environment: Mapping[str, Any
         inner = value.items() if isinstance(value, dict) else [(key, value)]
         facts += [(str(name), str(text)) for name, text in inner]
     return [(clean(label), clean(value)) for label, value in facts]
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _object(path: Path) -> dict[str, Any]:
-    found = json.loads(_text(path) or "{}")
-    if not isinstance(found, dict):
-        raise UserError(f"{str(path)!r} should hold a JSON object; remove it or write it again")
-    return found
-
-
-def _lines(path: Path, read: Callable[[str], T]) -> list[T]:
-    """What the lines of a file say; a last line cut short, as in a run that was stopped, is left out."""
-    lines = [line for line in _text(path).split("\n") if line.strip()]
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(read(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise UserError(f"line {number} of {str(path)!r} does not parse: {error}; remove that line") from None
-    return found

@@ -3,7 +3,10 @@
 PAGE = """
 {%- macro spans(pieces) %}{% for text, style in pieces -%}
 <span class="{{ style }}">{{ text }}</span>
-{%- endfor %}{% endmacro -%}
+{%- endfor %}{% endmacro %}
+{%- macro picture(data, about) -%}
+<div class="picture"><img alt="{{ about }}" src="data:image/png;base64,{{ data }}"></div>
+{%- endmacro -%}
 <!doctype html>
 <html lang="en">
 <head>
@@ -24,7 +27,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 sys
 main { max-width: 1040px; margin: 0 auto; padding: 28px 20px 60px; }
 header p, .note { color: var(--dim); margin: 5px 0 0; font-size: 14px; }
 h1 { font-size: 27px; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 19px; margin: 38px 0 12px; }
+h2 { font-size: 19px; margin: 38px 0 12px; } h3 { font-size: 16px; margin: 22px 0 8px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 22px; }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 12px 16px; } .tile b { display: block; font-size: 21px; line-height: 1.3; overflow-wrap: anywhere; }
@@ -35,6 +38,7 @@ th { text-align: left; font-weight: 600; color: var(--dim); font-size: 13px; }
 th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr:last-child td { border-bottom: 0; } tr.first td { border-top: 2px solid var(--line); }
 .num { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } td.text { white-space: normal; min-width: 120px; }
 td.num { background: linear-gradient(90deg, var(--bar) var(--share), transparent 0) no-repeat;
   background-size: 100% calc(100% - 10px); background-position: left 5px; }
 .picture { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 10px; }
@@ -45,7 +49,8 @@ summary { cursor: pointer; padding: 11px 16px; overflow-wrap: anywhere; }
 summary b { margin-right: 8px; }
 .badge { border: 1px solid currentColor; border-radius: 99px; font-size: 12px; font-weight: 600; padding: 1px 9px;
   white-space: nowrap; }
-.story { padding: 2px 16px 16px; overflow-wrap: anywhere; }
+.story { padding: 2px 16px 16px; overflow-wrap: anywhere; } .story .note { margin-bottom: 12px; }
+.story .picture img { width: auto; min-width: 0; max-width: 100%; } .card + .picture { margin-top: 10px; }
 .block { padding: 5px 0 5px 14px; border-left: 3px solid transparent; }
 .block.plan, .block.revision { border-left-color: var(--plan); background: var(--soft); border-radius: 0 8px 8px 0;
   margin: 10px 0; padding: 9px 14px; }
@@ -63,7 +68,7 @@ summary b { margin-right: 8px; }
 @media (max-width: 560px) { main { padding: 18px 12px 40px; } h1 { font-size: 23px; }
   .tiles { grid-template-columns: 1fr 1fr; } .tile { padding: 10px 12px; } .tile b { font-size: 18px; }
   .turn .says, .turn .quote { margin-left: 0; }
-  .story { padding: 2px 10px 12px; } }
+  .story { padding: 2px 10px 12px; } .story .picture img { zoom: 0.64; max-width: none; } }
 </style>
 </head>
 <body>
@@ -82,9 +87,20 @@ summary b { margin-right: 8px; }
 {% endfor %}</table></div>
 <p class="note">Success with its interval, at the decoding that was best on dev of those tried.</p>{% endif %}
 
-{% for title, data, note in pictures %}<h2>{{ title }}</h2>
-<div class="picture"><img alt="{{ title }}" src="data:image/png;base64,{{ data }}"></div>
-<p class="note">{{ note }}</p>{% endfor %}
+{% if curves %}<h2>Training</h2>
+{{ picture(curves, "Training curves") }}
+<p class="note">{{ curves_note }}</p>{% endif %}
+
+{% if diagnostics %}<h2>{{ diagnostics.title }}</h2>
+{% for section in diagnostics.sections %}<h3>{{ section.title }}</h3>
+{% if section.rows %}<div class="card"><table>
+<tr>{% for text, numeric in section.head %}<th{% if numeric %} class="num"{% endif %}>{{ text }}</th>{% endfor %}</tr>
+{% for row in section.rows %}<tr>
+{%- for text, numeric in row %}<td class="{{ 'number' if numeric else 'text' }}">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>{% endif %}
+{% if section.picture %}{{ picture(section.picture, section.title) }}{% endif %}
+{% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
+{% endfor %}{% endif %}
 
 {% if episodes %}<h2>Episodes</h2>
 {% for episode in episodes %}<details{% if loop.first %} open{% endif %}>
@@ -93,12 +109,16 @@ summary b { margin-right: 8px; }
 {{- 'success' if episode.success else 'no success' }}</span>
 <span class="dim">{{ episode.about }}</span></summary>
 <div class="story">
+{% if episode.picture %}{{ picture(episode.picture, "The plans of this episode") }}
+<p class="note">Each plan as it stood when it was replaced. Arrows lead to the steps that wait.</p>{% endif %}
 {% for block in episode.blocks %}<div class="block {{ block.kind }}">
 <div class="head"><span class="name">{{ block.title }}</span>{{ spans(block.about) }}</div>
 {% for line in block.lines %}<div class="{{ 'quote' if line.quote else 'says' }}">{{ spans(line.pieces) }}</div>
 {% endfor %}</div>
 {% endfor %}</div></details>
-{% endfor %}{% endif %}
+{% endfor %}
+{% if total > episodes | length %}<p class="note">The first {{ episodes | length }} of {{ total }};
+<code>hiplan inspect</code> shows all.</p>{% endif %}{% endif %}
 
 {% if facts %}<h2>To reproduce this run</h2>
 <div class="card"><table>

@@ -1,4 +1,4 @@
-"""An episode as a story: the task, the plan, each turn under it, each revision and what it changed.
+"""An episode as a story: the task, the plan, each turn with its verdict and why, each revision and what it changed.
 
 ``blocks`` tells the story once, as styled pieces of text; the terminal and the HTML page only dress it. Texts of
 models and environments are not trusted: they are cleaned of control characters, stand behind a bar so that they
@@ -14,7 +14,7 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from hiplan.coordination.adherence import adherence
+from hiplan.coordination import Scores, scores
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason, StepStatus, diff
 from hiplan.report.states import step_states
 from hiplan.trace import Episode, PlanRecord, Segment, Turn, Verdict
@@ -118,6 +118,34 @@ def title(episode: Episode) -> str:
     return clean([*goals, *stated, episode.task.id][0])
 
 
+def shorten(text: str, width: int = 90) -> str:
+    """One printable line of at most so many characters."""
+    line = clean(text)
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def revisions(episode: Episode) -> int:
+    """How often the plan was written anew; answers that kept it do not count."""
+    return sum(not record.kept for record in episode.plans[1:])
+
+
+def score_words(found: Scores) -> list[tuple[str, str, str]]:
+    """(name, value, what it means) of the scores that exist: some need a plan, an action under it, or a revision."""
+    told: list[tuple[str, str, str]] = []
+    if found.adherence is not None:
+        on_plan = found.verdicts[Verdict.ON_PLAN]
+        told.append(("adherence", f"{found.adherence:.0%}", f"{on_plan} of {_count(found.actions, 'action')} on plan"))
+    if found.plan is not None and found.coverage is not None:
+        steps = _count(len(found.plan.steps), "step")
+        told.append(("coverage", f"{found.coverage:.0%}", f"{len(found.done)} of {steps} of the last plan done"))
+    if found.actions:
+        told.append(("order violations", str(found.violations), "actions before their step's turn"))
+        told.append(("drift", str(found.drift), "longest run off plan"))
+    if found.stability is not None:
+        told.append(("stability", f"{found.stability:.1f}", "edits per revision, fewer is steadier"))
+    return told
+
+
 def _task(episode: Episode) -> Block:
     name, task_id = title(episode), clean(episode.task.id)
     block = Block("task", "Task", ((name, "strong"), (f"  {task_id}" if name != task_id else "", "dim")))
@@ -148,9 +176,8 @@ def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) ->
         return block
     change = diff(last, record.plan, {i for i, status in before.items() if status is StepStatus.DONE})
     block.quote(record.plan.rationale, "dim")
-    groups = ("added", "reworded", "kept", "dropped", "done")
+    groups = ("added", "reworded", "rewired", "moved", "kept", "dropped", "done")
     parts = [f"{what} {', '.join(map(str, ids))}" for what in groups if (ids := getattr(change, what))]
-    parts += ["reordered"] * bool(change.moved)
     block.say(("; ".join(parts) if change.distance or change.done else "the same steps again", "dim"))
     for step in record.plan.steps:
         if step.id in change.added:
@@ -175,10 +202,14 @@ def _turn(episode: Episode, turn: Turn, plan: Plan | None) -> Block:
     said: list[Piece] = []
     if turn.verdict is not None:
         said.append((str(turn.verdict), VERDICTS[turn.verdict]))
+        if turn.evidence:
+            said.append((f" ({shorten(turn.evidence)})", "dim"))
         if turn.step is not None:
             said.append((f" · step {_named(plan, turn.step)}", "dim"))
         if turn.done:
             said.append((f" · done {', '.join(map(str, turn.done))}", "good"))
+        if turn.failed:
+            said.append((f" · failed {', '.join(map(str, turn.failed))}", "bad"))
     if turn.refused:
         said.append((" · refused" if said else "refused", "bad"))
     if turn.reward:
@@ -193,10 +224,9 @@ def _end(episode: Episode) -> Block:
     outcome: Piece = ("success", "good") if episode.success else ("no success", "bad")
     stop = str(episode.stop) if episode.stop else "not finished"
     block = Block("end", "End", (outcome, (f"  {stop} after {_count(len(episode.turns), 'turn')}", "plain")))
-    share = adherence(episode)
-    followed = "no turn under a plan" if share is None else f"adherence {share:.0%}"
-    revised = sum(not record.kept for record in episode.plans[1:])
-    block.say((f"reward {episode.reward:g}; {followed}; {_count(revised, 'revision')}", "dim"))
+    block.say((f"reward {episode.reward:g}; {_count(revisions(episode), 'revision')}", "dim"))
+    for name, value, meaning in score_words(scores(episode)):
+        block.say((f"{name} {value}", "plain"), (f"  {meaning}", "dim"))
     for role, count in episode.mistakes.items():
         if count:
             block.say((f"{role}: {_count(count, 'text')} that did not parse", "warn"))

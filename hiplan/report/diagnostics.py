@@ -1,0 +1,62 @@
+"""``diagnostics.json``: tables with a note and a picture that another command leaves in a run's folder for the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from hiplan.errors import UserError
+from hiplan.report.files import problem, read_text
+
+NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\])?|[-–]?")  # also with its interval; or nothing there
+
+
+class Section(BaseModel):
+    """A table, its note, and a picture: the name of a file beside ``diagnostics.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str
+    note: str = ""
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    picture: str | None = None
+
+    @model_validator(mode="after")
+    def _even(self) -> Section:
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.head):
+                raise ValueError(f"row {number} has {len(row)} cells, the head {len(self.head)}")
+        if self.picture is not None and Path(self.picture).name != self.picture:
+            raise ValueError(f"picture {self.picture!r} should be the name of a file in the run's folder")
+        return self
+
+    def numeric(self) -> list[bool]:
+        """Per column, whether it holds numbers alone."""
+        return [all(NUMBER.fullmatch(row[i].strip()) for row in self.rows) for i in range(len(self.head))]
+
+
+class Diagnostics(BaseModel):
+    """What the file holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str
+    sections: tuple[Section, ...] = ()
+
+
+def read_diagnostics(run: Path) -> Diagnostics | None:
+    """What the run's ``diagnostics.json`` holds; ``None`` without one. ``UserError`` where it cannot be used."""
+    path = run / "diagnostics.json"
+    if not path.is_file():
+        return None
+    try:
+        found = Diagnostics.model_validate_json(read_text(path))
+    except ValidationError as error:
+        raise UserError(f"{str(path)!r} cannot be used: {problem(error)}; remove it or write it again") from None
+    for section in found.sections:
+        if section.picture and not (run / section.picture).is_file():
+            raise UserError(f"{str(path)!r} names the picture {section.picture!r}, which is not there; write it again")
+    return found
