@@ -3,7 +3,7 @@
 from hiplan.coordination import matching, policy
 from hiplan.coordination.adherence import Scores, Tracker, scores
 from hiplan.coordination.graph import PlanGraph
-from hiplan.coordination.judge import PlanScore, judge_plan
+from hiplan.coordination.judge import PlanScore, judge_plan, score_plan
 from hiplan.coordination.loop import Limits, adaplan
 from hiplan.coordination.matching import Match, Matcher
 from hiplan.coordination.policy import ReplanPolicy, never, on_failure
@@ -23,5 +23,6 @@ __all__ = [
     "never",
     "on_failure",
     "policy",
+    "score_plan",
     "scores",
 ]

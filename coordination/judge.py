@@ -8,6 +8,7 @@ reasonable size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hiplan.env import PlanAware
@@ -37,10 +38,18 @@ WORST = PlanScore(1.0, 1.0, 1.0)
 
 def judge_plan(plan: Plan | None, env: PlanAware) -> PlanScore:
     """Score a plan against a freshly reset environment; a missing plan scores 1, 1, 1."""
+    achieved = [env.subgoal_of(step.description) for step in plan.steps] if plan else []
+    return score_plan(plan, env.subgoals(), achieved)
+
+
+def score_plan(plan: Plan | None, subgoals: Mapping[str, tuple[str, ...]], achieved: Sequence[str | None]) -> PlanScore:
+    """Score a plan; a missing one scores 1, 1, 1.
+
+    ``subgoals``: what the task needs, each with what must come before it. ``achieved[i]``: the subgoal that step ``i``
+    achieves, ``None`` where it means nothing in the environment (see ``PlanAware``).
+    """
     if plan is None:
         return WORST
-    subgoals = env.subgoals()
-    achieved = [env.subgoal_of(step.description) for step in plan.steps]
     covered = {goal for goal in achieved if goal in subgoals}
     met: set[str] = set()  # those that come after all they wait for
     for goal in achieved:

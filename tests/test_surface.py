@@ -20,7 +20,7 @@ SURFACE = {
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
     "hiplan.coordination": """
         Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Tracker adaplan judge_plan matching never
-        on_failure policy scores
+        on_failure policy score_plan scores
     """,
     "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",
     "hiplan.evaluation": """
