@@ -12,9 +12,9 @@ import hiplan
 
 SURFACE = {
     "hiplan": """
-        Acted Agent Completion Decoding Environment Episode Executor HiplanError Limits Model NoPlanner OracleExecutor
-        OraclePlanner Plan PlanGraph PlanReady PlanRevision PlanStep Planner ProgressiveTrainer ScriptedModel StepResult
-        Task TrainConfig UserError load_model make_env
+        Acted Agent ApiModel Completion Decoding Endpoint Environment Episode Executor HiplanError Limits Model
+        NoPlanner OracleExecutor OraclePlanner Plan PlanGraph PlanReady PlanRevision PlanStep Planner ProgressiveTrainer
+        ScriptedModel StepResult Task TrainConfig UserError load_model make_env
     """,
     "hiplan.planners": "FixedPlanner NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
