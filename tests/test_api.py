@@ -152,7 +152,7 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str, mo
 
 def test_what_is_wrong_with_an_endpoint_is_said_in_one_line() -> None:
     with serve(lambda body: (200, "<html>hello</html>")) as server:
-        with pytest.raises(EndpointError, match="no chat completion .*check the address"):
+        with pytest.raises(EndpointError, match=r"no chat completion .*check the address"):
             Endpoint(server.url, "m").ask([asking("a")])
         with pytest.raises(EndpointError, match=r"answered 404 .*often ends in /v1.*no such path"):
             Endpoint(server.url.removesuffix("/v1"), "m").ask([asking("a")])

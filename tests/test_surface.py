@@ -19,8 +19,8 @@ SURFACE = {
     "hiplan.planners": "FixedPlanner NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
     "hiplan.coordination": """
-        Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Tracker adaplan judge_plan matching never
-        on_failure policy score_plan scores
+        Candidate Judge Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Tracker Unjudged adaplan judge_plan
+        llm_judge matching never on_failure policy rules_judge score_plan scores
     """,
     "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",
     "hiplan.evaluation": """
