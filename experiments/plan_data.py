@@ -254,11 +254,10 @@ class Journal:
 
     def _read(self, settings: PlanSettings) -> int:
         """Read all whole batches; returns the bytes they take."""
-        first, *others = [row for row in self.path.read_bytes().splitlines(keepends=True) if row.endswith(b"\n")] or [
-            b""
-        ]
-        if not first:  # killed before the settings were written
+        ended = [row for row in self.path.read_bytes().splitlines(keepends=True) if row.endswith(b"\n")]
+        if not ended:  # killed before the settings were written
             return 0
+        first, *others = ended
         try:
             self._same(PlanSettings.model_validate_json(first), settings)
             rows = [Line.model_validate_json(row) for row in others]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from endpoint import serve
+from test_readme import blocks
 
 from hiplan import Agent, ApiModel, Decoding, Endpoint, Task
 from hiplan.errors import ConfigError, EndpointError
@@ -266,4 +266,19 @@ def test_an_agent_plays_on_an_endpoint() -> None:
     assert episode.plan is not None and [s.description for s in episode.plan.steps] == ["find the thing"]
     assert {turn.action for turn in episode.turns} == {"look"}
     assert server.bodies[0]["messages"][1]["content"] == f"The task:\n{episode.observation}\n\nWrite the plan."
-    assert json.dumps(server.bodies[0]).isascii()
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "judges.md"
+
+
+@pytest.mark.parametrize(("which", "said"), [(0, "scores: PlanScore(correctness=4.0"), (1, "stuck Usage(requests=")])
+def test_python_in_the_docs_runs(which: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def say(body: dict[str, Any]) -> str:
+        judged = body["messages"][0]["content"].startswith("You judge")
+        return '{"correctness": 4, "followability": 5, "standardisation": 5}' if judged else "1. hm"
+
+    found = blocks(DOCS.read_text(encoding="utf-8"))
+    assert len(found) == 2
+    with serve(say) as server:
+        exec(found[which][1].replace("http://localhost:8000/v1", server.url), {})
+    assert said in capsys.readouterr().out and server.bodies
