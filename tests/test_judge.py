@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from endpoint import serve
 
-from hiplan.coordination import Candidate, PlanScore, Unjudged, llm_judge, rules_judge
+from hiplan.coordination import Candidate, PlanScore, Unjudged, judge_plan, llm_judge, rules_judge
 from hiplan.coordination.rubric import RUBRIC
 from hiplan.envs import make_env
 from hiplan.evaluation import shipped_panel
@@ -437,3 +437,18 @@ def test_plans_from_an_endpoint_need_no_torch(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "tasks: 11, with a plan 0, given up 11" in done.stdout  # the rules know no 'good'
+
+
+def test_the_shipped_model_makes_a_plan_file(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    out = tmp_path / "deep" / "plans.jsonl"
+    done = run(out, "--env", "household", "--tasks", "3", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    head, *rows = [json.loads(line) for line in plan_data.journal_of(out).read_text().splitlines()]
+    assert (head["model"], head["judge"], head["env"], head["tokens"]) == ("tiny-v1", "rules", "household", 128)
+    assert [len(row["plans"]) for row in rows] == [2, 2, 2]
+    assert sum(row["kept"] is not None for row in rows) == len(out.read_text().splitlines())
+    env = make_env(Task(**rows[0]["task"]))
+    env.reset(Task(**rows[0]["task"]))
+    by_hand = judge_plan(parse_numbered(rows[0]["plans"][0]["plan"]), env)  # type: ignore[arg-type]
+    assert rows[0]["plans"][0]["scores"] == vars(by_hand)
