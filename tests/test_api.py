@@ -59,6 +59,16 @@ def test_a_cached_answer_does_not_reach_the_server(tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_with_a_cache_equal_requests_of_a_batch_are_asked_once(tmp_path: Path) -> None:
+    with serve(echo, delay=0.05) as server:
+        endpoint = Endpoint(server.url, "m", cache=tmp_path)
+        said = endpoint.ask([asking("a"), asking("b"), asking("a"), asking("a")])
+        assert [r.text for r in said] == ["re: a", "re: b", "re: a", "re: a"]
+        assert (len(server.bodies), endpoint.usage.requests, endpoint.usage.cached) == (2, 2, 2)
+        Endpoint(server.url, "m").ask([asking("a"), asking("a")])
+        assert len(server.bodies) == 4
+
+
 @pytest.mark.parametrize(
     "other", [{"seed": 2}, {"temperature": 0.5}, {"max_tokens": 9}, {"messages": [{"role": "system", "content": "a"}]}]
 )

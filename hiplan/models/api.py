@@ -13,7 +13,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,17 +107,23 @@ class Endpoint:
         return (self.usage.prompt_tokens * self.prices[0] + self.usage.completion_tokens * self.prices[1]) / 1e6
 
     def ask(self, bodies: Sequence[Mapping[str, JsonValue]]) -> list[Reply]:
-        """One reply per request body (``messages``, ``temperature`` ...), asked concurrently.
+        """One reply per request body (``messages``, ``temperature`` ...), asked at once; with a cache, equal ones once.
 
         A conversation that does not fit the model's window is answered with the finish ``window``. Raises
         ``EndpointError`` for the first request that cannot be answered; what was answered is in the cache.
         """
-        futures = [self._pool.submit(self._ask, body) for body in bodies]
+        futures: dict[str, Future[Reply]] = {}
+        names = [json.dumps(body, sort_keys=True) if self.cache else str(i) for i, body in enumerate(bodies)]
+        for name, body in zip(names, bodies, strict=True):
+            if name not in futures:
+                futures[name] = self._pool.submit(self._ask, body)
         try:
-            return [future.result() for future in futures]
+            replies = [futures[name].result() for name in names]
         finally:  # an error, or a person interrupts
-            for future in futures:
+            for future in futures.values():
                 future.cancel()
+        self._count(cached=len(names) - len(futures))
+        return replies
 
     def _ask(self, given: Mapping[str, JsonValue]) -> Reply:
         whole = {"model": self.model, **given, **self.body}
