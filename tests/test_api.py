@@ -145,8 +145,10 @@ def test_without_key_env_no_key_of_the_user_is_sent(monkeypatch: pytest.MonkeyPa
     ("settings", "message"),
     [
         ({"url": "localhost:8000"}, "looks like 'http://localhost:8000/v1', got 'localhost:8000'"),
-        ({"url": "http://me:pw-secret@host/v1"}, "'host' holds a password"),
-        ({"url": "http://host/v1?key=pw-secret"}, "'host' holds a password or a query"),
+        ({"url": "http://me:pw-secret@host/v1"}, "of 'm' holds a password"),
+        ({"url": "me:pw-secret@host/v1"}, "of 'm' holds a password"),
+        ({"url": "http:///v1"}, "got 'http:///v1'"),
+        ({"url": "http://host/v1?key=pw-secret"}, "of 'm' holds a password or a query"),
         ({"key_env": "UNSET_KEY"}, "'UNSET_KEY' is empty; put the key of 'http://localhost:1/v1' there"),
         ({"key_env": "ODD_KEY"}, "'ODD_KEY' holds is no key"),
         ({"concurrency": 0}, "a concurrency of at least 1"),
