@@ -4,13 +4,15 @@ from hiplan.coordination import matching, policy
 from hiplan.coordination.adherence import Scores, Tracker, scores
 from hiplan.coordination.candidates import Candidates, by_executor, by_judge, by_rehearsal
 from hiplan.coordination.graph import PlanGraph
-from hiplan.coordination.judge import PlanScore, judge_plan, score_plan
+from hiplan.coordination.judge import Submission, Judge, PlanScore, Unjudged, judge_plan, rules_judge, score_plan
 from hiplan.coordination.loop import Limits, adaplan
 from hiplan.coordination.matching import Match, Matcher
 from hiplan.coordination.policy import ReplanPolicy, never, on_failure
+from hiplan.coordination.rubric import llm_judge
 
 __all__ = [
     "Candidates",
+    "Judge",
     "Limits",
     "Match",
     "Matcher",
@@ -18,16 +20,20 @@ __all__ = [
     "PlanScore",
     "ReplanPolicy",
     "Scores",
+    "Submission",
     "Tracker",
+    "Unjudged",
     "adaplan",
     "by_executor",
     "by_judge",
     "by_rehearsal",
     "judge_plan",
+    "llm_judge",
     "matching",
     "never",
     "on_failure",
     "policy",
+    "rules_judge",
     "score_plan",
     "scores",
 ]

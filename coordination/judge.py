@@ -1,18 +1,21 @@
-"""The rule-based judge of plans: PilotRL's three dimensions without a frontier model.
+"""Judges of plans: PilotRL's three dimensions (arXiv 2508.00344), and rules that score them without a frontier model.
 
-Each dimension is scored 1 to 5. *Correctness*: the mean of two shares of the task's subgoals: those the plan
-covers, and those it covers after all that must come before them. *Followability*: the share of steps that mean
-something in this environment and come after all they depend on. *Standardisation*: parsed at all, and of
-reasonable size.
+A ``Judge`` scores a batch of candidates. ``rules_judge`` here and ``llm_judge`` in ``rubric.py`` are interchangeable.
+
+By the rules each dimension is scored 1 to 5. *Correctness*: the mean of two shares of the task's subgoals: those the
+plan covers, and those it covers after all that must come before them. *Followability*: the share of steps that mean
+something in this environment and come after all they depend on. *Standardisation*: parsed at all, and of reasonable
+size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hiplan.env import PlanAware
+from hiplan.env import EnvFactory, PlanAware
 from hiplan.plan import Plan
+from hiplan.task import Task
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,60 @@ class PlanScore:
         """PilotRL's filter for given plans: mean at least 4.5, correctness at least 4, the others 5."""
         return self.mean >= 4.5 and self.correctness >= 4 and self.followability == 5 == self.standardisation
 
+    @property
+    def perfect(self) -> bool:
+        """PilotRL's filter where the judge had no reference trajectory: all three 5."""
+        return self.correctness == self.followability == self.standardisation == 5
+
 
 WORST = PlanScore(1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A plan to be judged: for ``task``, whose first observation is ``observation``.
+
+    ``plan``: None where what the planner wrote could not be read. ``reference``: a trajectory that solves the task, as
+    text; empty without one.
+    """
+
+    task: Task
+    observation: str
+    plan: Plan | None
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """A judge could not score a plan, and why. It stands where a score would: nobody makes one up."""
+
+    why: str
+
+
+Judge = Callable[[Sequence[Submission]], list[PlanScore | Unjudged]]
+"""Scores a batch of candidates, in order."""
+
+
+def rules_judge(make_env: EnvFactory) -> Judge:
+    """``judge_plan`` on an environment of each candidate's task; it understands steps in the environment's own words.
+
+    Where the environment is not ``PlanAware`` the candidate is ``Unjudged``.
+    """
+
+    def judge(candidates: Sequence[Submission]) -> list[PlanScore | Unjudged]:
+        return [by_rules(candidate) for candidate in candidates]
+
+    def by_rules(candidate: Submission) -> PlanScore | Unjudged:
+        env = make_env(candidate.task)
+        try:
+            env.reset(candidate.task)
+            if isinstance(env, PlanAware):
+                return judge_plan(candidate.plan, env)
+            return Unjudged(f"the environment {candidate.task.env!r} does not understand plans; ask an LLM judge")
+        finally:
+            env.close()
+
+    return judge
 
 
 def judge_plan(plan: Plan | None, env: PlanAware) -> PlanScore:

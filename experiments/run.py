@@ -237,6 +237,75 @@ def play(
     play_one(checkpoint, panel, index, env, seed, temperature, console)
 
 
+@app.command(
+    help="Sample plans, judge them, write those that pass as a plan file for stage 1; goes on where it stopped."
+)
+def plans(
+    out: Annotated[Path, typer.Option(help="The plan file, JSONL; scores go to OUT.scores.jsonl.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Stage folder that plans. [default: the untrained model]")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Or an endpoint that plans, as http://localhost:8000/v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name there.")] = None,
+    key_env: Annotated[str | None, typer.Option(help="The environment variable that holds the endpoint's key.")] = None,
+    prices: Annotated[str | None, typer.Option(help="Of a million prompt and completion tokens, as 0.15,0.6.")] = None,
+    judge: Annotated[str, typer.Option(help="rules or endpoint.")] = "rules",
+    judge_endpoint: Annotated[str | None, typer.Option(help="Who judges. [default: the endpoint that plans]")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The model's name there.")] = None,
+    judge_key_env: Annotated[
+        str | None, typer.Option(help="The environment variable that holds the key there.")
+    ] = None,
+    judge_prices: Annotated[str | None, typer.Option(help="The prices there.")] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Show the judge how the oracle solves the task.")
+    ] = False,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks to sample plans for.")] = 200,
+    tries: Annotated[int, typer.Option(min=1, help="Plans per task in a batch; half must pass.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Batches per task at most.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Tasks at once; what a killed run does again at most.")] = 16,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of one answer at most. [default: 512, or as trained]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of tasks and sampling.")] = 0,
+    env: Annotated[str, typer.Option(help="mixed, crafting or household.")] = "mixed",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once to an endpoint.")] = 8,
+    timeout: Annotated[float, typer.Option(help="Seconds for one answer of an endpoint.")] = 120.0,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the endpoints' answers. [default: OUT.cache]")] = None,
+) -> None:
+    from experiments.plan_data import plan_data, read_prices
+    from hiplan.models.api import Endpoint
+
+    def there(url: str | None, name: str | None, key: str | None, cost: str | None, what: str) -> Endpoint | None:
+        if (url is None) != (name is None):
+            raise ConfigError(f"--{what}endpoint and --{what}model go together; give both")
+        if url is None or name is None:
+            if key or cost:
+                raise ConfigError(f"--{what}key-env and --{what}prices are of --{what}endpoint; give that, too")
+            return None
+        folder = cache or out.with_name(f"{out.name}.cache")
+        return Endpoint(url, name, key, concurrency, timeout=timeout, cache=folder, prices=read_prices(cost))
+
+    if judge not in ("rules", "endpoint"):
+        raise ConfigError(f"no judge is called {judge!r}; expected rules or endpoint")
+    planner = there(endpoint, model, key_env, prices, "")
+    judges = there(judge_endpoint, judge_model, judge_key_env, judge_prices, "judge-")
+    if planner and checkpoint:
+        raise ConfigError("--checkpoint and --endpoint both say who plans; give one of them")
+    if judges and judge == "rules":
+        raise ConfigError("--judge-endpoint goes with --judge endpoint")
+    if judge == "endpoint" and not (judges or planner):
+        raise ConfigError("--judge endpoint needs --judge-endpoint and --judge-model, or --endpoint and --model")
+    settings = {"env": env, "seed": seed, "tries": tries, "rounds": rounds, "batch": batch, "reference": reference}
+    judging = (judges or planner) if judge == "endpoint" else None
+    try:
+        plan_data(out, tasks, checkpoint, planner, judging, tokens, console, **settings)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on")
+        raise typer.Exit(130) from None
+
+
 def one_line(run: Callable[[], Any]) -> int:
     """Run the app; a user's mistake is one line on standard error and exit code 2."""
     try:

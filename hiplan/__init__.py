@@ -15,8 +15,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "Acted": "hiplan.requests",
     "Agent": "hiplan.agent",
+    "ApiModel": "hiplan.models.api",
     "Completion": "hiplan.model",
     "Decoding": "hiplan.model",
+    "Endpoint": "hiplan.models.api",
     "Environment": "hiplan.env",
     "Episode": "hiplan.trace",
     "Executor": "hiplan.executors",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from hiplan.model import Decoding as Decoding
     from hiplan.model import Model as Model
     from hiplan.model import ScriptedModel as ScriptedModel
+    from hiplan.models.api import ApiModel as ApiModel
+    from hiplan.models.api import Endpoint as Endpoint
     from hiplan.plan import Plan as Plan
     from hiplan.plan import PlanRevision as PlanRevision
     from hiplan.plan import PlanStep as PlanStep

@@ -4,7 +4,8 @@
     ├── UserError            a wrong option, file, config or call: one clear line, fix and run again
     │   ├── ConfigError
     │   ├── TaskError        a task specification no environment can build
-    │   └── CheckpointError
+    │   ├── CheckpointError
+    │   └── EndpointError    an endpoint that cannot be reached, refuses, or answers with something else
     ├── ModelMistake         the model's text cannot be used: its message is sent back to the model
     │   ├── PlanFormatError
     │   └── ActionFormatError
@@ -33,6 +34,10 @@ class TaskError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint folder that is missing, unfinished or made for other weights."""
+
+
+class EndpointError(UserError):
+    """An endpoint that cannot be reached, refuses a request, or answers with something else."""
 
 
 class ModelMistake(HiplanError):

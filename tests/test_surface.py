@@ -12,15 +12,15 @@ import hiplan
 
 SURFACE = {
     "hiplan": """
-        Acted Agent Completion Decoding Environment Episode Executor HiplanError Limits Model NoPlanner OracleExecutor
-        OraclePlanner Plan PlanGraph PlanReady PlanRevision PlanStep Planner ProgressiveTrainer ScriptedModel StepResult
-        Task TrainConfig UserError load_model make_env
+        Acted Agent ApiModel Completion Decoding Endpoint Environment Episode Executor HiplanError Limits Model
+        NoPlanner OracleExecutor OraclePlanner Plan PlanGraph PlanReady PlanRevision PlanStep Planner ProgressiveTrainer
+        ScriptedModel StepResult Task TrainConfig UserError load_model make_env
     """,
     "hiplan.planners": "FixedPlanner NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
     "hiplan.coordination": """
-        Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Tracker adaplan judge_plan matching never
-        on_failure policy scores
+        Submission Judge Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Tracker Unjudged adaplan judge_plan
+        llm_judge matching never on_failure policy rules_judge score_plan scores
     """,
     "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",
     "hiplan.evaluation": """

@@ -1,1 +1,1 @@
-"""Models that need ``hiplan[train]``: the local model on transformers and peft. Imported on demand."""
+"""Models: behind an endpoint (``api``), and local ones on transformers and peft, which need ``hiplan[train]``."""

@@ -1,0 +1,328 @@
+"""PilotRL's construction of given plans (arXiv 2508.00344): sample, judge, keep, and write what stage 1 reads.
+
+    for each task:  sample a batch of first plans -> judge them -> at least half pass ? keep the best : sample again
+
+A task whose batches never come to half is given up. ``OUT`` gets one line per kept plan (``PlanFileLine``). Beside it
+``OUT.scores.jsonl``, the journal, gets everything: first the settings, then one line per task with all plans that were
+sampled for it and their scores. The journal is written first and flushed to disk, and ``OUT`` follows from it; so a
+killed run goes on after its last whole batch of tasks and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hiplan.coordination import Submission, Judge, Limits, PlanScore, Unjudged, llm_judge, rules_judge
+from hiplan.envs import make_env
+from hiplan.errors import ConfigError
+from hiplan.evaluation import shipped_panel, train_mix
+from hiplan.evaluation.panels import SIZES, EnvName
+from hiplan.executors import Executor, OracleExecutor
+from hiplan.formats import render_numbered
+from hiplan.loading import load_model
+from hiplan.model import Decoding, Model, ScriptedModel, derive_seed
+from hiplan.models.api import ApiModel, Endpoint
+from hiplan.planners import OraclePlanner, Planner
+from hiplan.prompts import FULL
+from hiplan.rollout import Job, rollout
+from hiplan.task import Task
+from hiplan.training.sources import PlanFileLine
+
+DIMENSIONS = ("correctness", "followability", "standardisation")
+
+
+class PlanSettings(BaseModel):
+    """All that the plans depend on; the journal's first line.
+
+    ``model``, ``judge``: which, in words. ``tries``: plans in a batch. ``rounds``: batches per task at most.
+    ``batch``: tasks at once. ``reference``: whether the judge sees a trajectory of the environment's oracle.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    judge: str = "rules"
+    env: EnvName = "mixed"
+    seed: int = 0
+    tries: int = 4
+    rounds: int = 3
+    batch: int = 16
+    tokens: int = 512
+    reference: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """Without a reference trajectory all three scores must be 5; the rules know what the task needs."""
+        return not (self.judge == "rules" or self.reference)
+
+
+class Tried(BaseModel):
+    """One sampled plan: as numbered text, empty where it could not be read; ``why`` it has no scores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    round: int
+    plan: str
+    passes: bool
+    scores: PlanScore | None
+    why: str = ""
+
+
+class Line(BaseModel):
+    """One task of the journal; ``kept``: which of ``plans``. ``left``: lines of its batch that are still to come."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task
+    kept: int | None
+    plans: tuple[Tried, ...]
+    left: int
+
+    def for_training(self) -> list[str]:
+        """The line of the plan file, if a plan was kept."""
+        if self.kept is None:
+            return []
+        return [PlanFileLine(task=self.task, plan=self.plans[self.kept].plan).model_dump_json()]
+
+
+def plan_data(
+    out: Path,
+    count: int,
+    checkpoint: Path | None,
+    endpoint: Endpoint | None,
+    judge_endpoint: Endpoint | None,
+    tokens: int | None,
+    console: Console,
+    **settings: Any,
+) -> None:
+    """Make ``count`` tasks' plans with the endpoint's model, else a stage's, and print what came of it.
+
+    Without ``judge_endpoint`` the rules judge. ``settings``: the rest of ``PlanSettings``.
+    """
+    if settings["env"] not in get_args(EnvName):
+        raise ConfigError(f"no tasks are called {settings['env']!r}; expected one of {', '.join(get_args(EnvName))}")
+    model, judge = ApiModel(endpoint) if endpoint else load_model(checkpoint=checkpoint), rules_judge(make_env)
+    names: dict[str, Any] = {
+        "model": f"{endpoint.model} at {endpoint.url}" if endpoint else str(checkpoint or "tiny-v1")
+    }
+    if tokens is None:
+        tokens = 512 if endpoint else tokens_as_trained(checkpoint)
+    if judge_endpoint:
+        judge = llm_judge(ApiModel(judge_endpoint), Decoding(temperature=0.0, plan_tokens=max(tokens, 512)))
+        names["judge"] = f"{judge_endpoint.model} at {judge_endpoint.url}"
+    config = PlanSettings(**names, tokens=tokens, **settings)
+    lines = make_plans(config, model, judge, count, out, console)
+    endpoints = list(dict.fromkeys(e for e in (endpoint, judge_endpoint) if e))  # one may be both
+    console.print(summary(lines, config.strict, endpoints), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"plans: {out}, scores: {journal_of(out)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def tokens_as_trained(checkpoint: Path | None) -> int:
+    """The most tokens of a plan in the run that wrote the stage."""
+    from experiments.measure import as_trained  # needs torch
+
+    return as_trained(checkpoint).train.plan_tokens
+
+
+def make_plans(
+    settings: PlanSettings, model: Model, judge: Judge, count: int, out: Path, console: Console
+) -> list[Line]:
+    """The journal of ``count`` tasks, old lines and new. Raises ``ConfigError`` for a journal of other settings."""
+    journal = Journal(out, settings)
+    columns = (TextColumn("plans"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal
+    with Progress(
+        *columns, console=console, disable=hidden, speed_estimate_period=3600
+    ) as progress:  # batches are slow
+        bar = progress.add_task("plans", total=count, completed=min(count, len(journal.lines)))
+        tasks = islice(training_tasks(settings.env, settings.seed), len(journal.lines), count)
+        while batch := list(islice(tasks, settings.batch)):
+            journal.append(plan_batch(batch, settings, model, judge))
+            progress.advance(bar, len(batch))
+    return journal.lines
+
+
+def training_tasks(env: EnvName, seed: int) -> Iterator[Task]:
+    """Different tasks of the training distribution, none of them in a panel that ships with hiplan."""
+    seen = {task.id for e in get_args(EnvName) for name in SIZES for task in shipped_panel(name, e).tasks}
+    draw, rng = train_mix(env), random.Random(derive_seed(seed, "plan data", env))
+    while True:
+        task = draw(rng)
+        if task.id not in seen:
+            seen.add(task.id)
+            yield task
+
+
+@dataclass
+class _Search:
+    """One task's batches so far."""
+
+    task: Task
+    reference: str = ""
+    plans: list[Tried] = field(default_factory=list)
+    kept: int | None = None
+
+
+def plan_batch(tasks: Sequence[Task], settings: PlanSettings, model: Model, judge: Judge) -> list[Line]:
+    """Sample and judge plans for these tasks together, until half of each one's batch pass or its rounds are over."""
+    known = trajectories(tasks) if settings.reference else [""] * len(tasks)
+    searches = [_Search(task, reference) for task, reference in zip(tasks, known, strict=True)]
+    for round in range(settings.rounds):
+        wanted = [search for search in searches if search.kept is None]
+        for search, batch in zip(wanted, judged_plans(wanted, round, settings, model, judge), strict=True):
+            passed = [i for i, tried in enumerate(batch, len(search.plans)) if tried.passes]
+            search.plans += batch
+            if 2 * len(passed) >= settings.tries:
+                search.kept = max(passed, key=lambda i: search.plans[i].scores.mean)  # type: ignore[union-attr]
+    last = len(searches) - 1
+    return [Line(task=s.task, kept=s.kept, plans=tuple(s.plans), left=last - i) for i, s in enumerate(searches)]
+
+
+def judged_plans(
+    searches: Sequence[_Search], round: int, settings: PlanSettings, model: Model, judge: Judge
+) -> list[list[Tried]]:
+    """One batch of first plans per task, with scores."""
+    prompts = getattr(model, "prompts", FULL)
+    planner, executor, n = Planner(prompts), Executor(prompts), settings.tries
+    jobs = [
+        Job(s.task, planner, executor, derive_seed(settings.seed, "plan data", s.task.id, round, k))
+        for s in searches
+        for k in range(n)
+    ]
+    decoding = Decoding(temperature=1.0, plan_tokens=settings.tokens)
+    episodes = rollout(jobs, model, make_env, decoding, limits=Limits(turns=0))
+    references = [s.reference for s in searches for _ in range(n)]
+    scores = judge([Submission(e.task, e.observation, e.plan, r) for e, r in zip(episodes, references, strict=True)])
+    tried = [
+        Tried(
+            round=round,
+            plan=render_numbered(episode.plan) if episode.plan else "",
+            passes=isinstance(score, PlanScore) and (score.perfect if settings.strict else score.passes),
+            scores=None if isinstance(score, Unjudged) else score,
+            why=score.why if isinstance(score, Unjudged) else "",
+        )
+        for episode, score in zip(episodes, scores, strict=True)
+    ]
+    return [tried[i : i + n] for i in range(0, len(tried), n)]
+
+
+def trajectories(tasks: Sequence[Task]) -> list[str]:
+    """How the environment's oracle solves each task."""
+    jobs = [Job(task, OraclePlanner(), OracleExecutor()) for task in tasks]
+    episodes = rollout(jobs, ScriptedModel([]), make_env, limits=Limits(turns=200))
+    return ["\n".join(f"> {turn.action}\n{turn.observation}" for turn in e.turns) for e in episodes]
+
+
+class Journal:
+    """``OUT.scores.jsonl`` and the plan file that follows from it; ``lines`` is what is in it.
+
+    Raises ``ConfigError`` for a plan file without a journal, and for a journal of other settings or that is none.
+    """
+
+    def __init__(self, out: Path, settings: PlanSettings) -> None:
+        self.out, self.path = out, journal_of(out)
+        self.lines: list[Line] = []
+        if not self.path.exists() and out.exists():
+            raise ConfigError(
+                f"{str(out)!r} is there without {str(self.path)!r}, so it cannot be gone on with; move it"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        whole = self._read(settings) if self.path.exists() else 0
+        with self.path.open("ab") as file:
+            file.truncate(whole)  # what a kill left behind
+        if not whole:
+            _append(self.path, [settings.model_dump_json()])
+        out.write_text("")
+        _append(out, [text for line in self.lines for text in line.for_training()])
+
+    def append(self, batch: Sequence[Line]) -> None:
+        """Add a whole batch; on disk when this returns."""
+        _append(self.path, [line.model_dump_json() for line in batch])
+        _append(self.out, [text for line in batch for text in line.for_training()])
+        self.lines += batch
+
+    def _read(self, settings: PlanSettings) -> int:
+        """Read all whole batches; returns the bytes they take."""
+        ended = [row for row in self.path.read_bytes().splitlines(keepends=True) if row.endswith(b"\n")]
+        if not ended:  # killed before the settings were written
+            return 0
+        first, *others = ended
+        try:
+            self._same(PlanSettings.model_validate_json(first), settings)
+            rows = [Line.model_validate_json(row) for row in others]
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise ConfigError(f"{str(self.path)!r} is not the journal of a plan file ({why}); move it away") from None
+        whole = max((i for i, row in enumerate(rows, 1) if row.left == 0), default=0)
+        self.lines = rows[:whole]
+        return len(first) + sum(map(len, others[:whole]))
+
+    def _same(self, old: PlanSettings, new: PlanSettings) -> None:
+        for name, value in old:
+            if value != getattr(new, name):
+                raise ConfigError(
+                    f"{str(self.path)!r} was begun with {name} {value!r}, not {getattr(new, name)!r}; "
+                    "give the same settings to go on, or another --out"
+                )
+
+
+def journal_of(out: Path) -> Path:
+    """Where the scores of a plan file are."""
+    return out.with_name(f"{out.name}.scores.jsonl")
+
+
+def _append(path: Path, rows: Sequence[str]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{row}\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_prices(text: str | None) -> tuple[float, float] | None:
+    """``0.15,0.6`` as two numbers. Raises ``ConfigError``."""
+    if text is None:
+        return None
+    try:
+        prompt, completion = map(float, text.split(","))
+    except ValueError:
+        raise ConfigError(f"prices are two numbers such as 0.15,0.6, got {text!r}") from None
+    return prompt, completion
+
+
+def summary(lines: Sequence[Line], strict: bool, endpoints: Sequence[Endpoint]) -> str:
+    """What came of it, in a few lines."""
+    plans = [tried for line in lines for tried in line.plans]
+    kept = sum(line.kept is not None for line in lines)
+    bars = (5, 5, 5) if strict else (4, 5, 5)
+    low: Counter[str] = Counter()
+    for tried in plans:
+        if not tried.plan:
+            low["could not be read"] += 1
+        elif tried.scores is None:
+            low["could not be judged"] += 1
+        else:
+            low.update(d for d, bar in zip(DIMENSIONS, bars, strict=True) if getattr(tried.scores, d) < bar)
+    why = ", ".join(f"{name} {low[name]}" for name in (*DIMENSIONS, "could not be read", "could not be judged"))
+    texts = [
+        f"tasks: {len(lines)}, with a plan {kept}, given up {len(lines) - kept}",
+        f"plans: {len(plans)} sampled, {sum(tried.passes for tried in plans)} passed, {kept} kept",
+        f"rejected for (a plan may fail in several): {why}",
+    ]
+    for endpoint in endpoints:
+        u, cost = endpoint.usage, "" if endpoint.cost is None else f", cost {endpoint.cost:.4f}"
+        texts.append(
+            f"{endpoint.model} at {endpoint.url}, this time: {u.requests} requests, {u.cached} answers from the cache, "
+            f"{u.prompt_tokens} prompt and {u.completion_tokens} completion tokens{cost}"
+        )
+    return "\n".join(texts)
