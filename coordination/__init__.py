@@ -4,7 +4,7 @@ from hiplan.coordination import matching, policy
 from hiplan.coordination.adherence import Scores, Tracker, scores
 from hiplan.coordination.candidates import Candidates, by_executor, by_judge, by_rehearsal
 from hiplan.coordination.graph import PlanGraph
-from hiplan.coordination.judge import Submission, Judge, PlanScore, Unjudged, judge_plan, rules_judge, score_plan
+from hiplan.coordination.judge import Judge, PlanScore, Submission, Unjudged, judge_plan, rules_judge, score_plan
 from hiplan.coordination.loop import Limits, adaplan
 from hiplan.coordination.matching import Match, Matcher
 from hiplan.coordination.policy import ReplanPolicy, never, on_failure

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hiplan.coordination.judge import WORST, Submission, Judge, PlanScore, Unjudged
+from hiplan.coordination.judge import WORST, Judge, PlanScore, Submission, Unjudged
 from hiplan.formats import render_numbered
 from hiplan.model import Completion, Decoding, Model, Request, derive_seed
 from hiplan.trace import Conversation

@@ -46,7 +46,8 @@ from hiplan.loading import load_model
 from hiplan.model import Model
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import Prompts
-from hiplan.report.diagnostics import Section, draw_deviations, draw_matrix, draw_reliance, write_sections
+from hiplan.report.comparisons import draw_deviations, draw_matrix, draw_reliance
+from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
 from hiplan.task import Task
 from hiplan.trace import Verdict
@@ -254,7 +255,7 @@ def finished(title: str, sections: list[Section], out: Path, command: str, found
     """Write everything into ``out``; returns the tables as Markdown."""
     hashes = sorted({f"{c['about']['panel']} {c['panel']}" for c in found})
     about = f"`{command}`; panels {', '.join(hashes)}; intervals: see each table."
-    text = write_sections(out, title, about, sections)
+    text = write_diagnostics(out, Diagnostics(title=title, about=about, sections=tuple(sections)))
     write_report(out)
     return text
 
@@ -289,7 +290,7 @@ def reliance_sections(
         {c: (before[0]["results"][c]["success"], [a["results"][c]["success"] for a in after]) for c in CONDITIONS},
         out / f"reliance-{name}.png",
     )
-    main = Section(
+    main = _section(
         f"Success under different plans, {name} tasks",
         "The same executor on the same tasks. Adherence, steps done: untrained → trained, of episodes with a plan.",
         head,
@@ -309,7 +310,7 @@ def reliance_sections(
     spelled = [[c["overlap"] for c in found if c["overlap"] is not None] for found in (before, after)]
     differences.append(["words of an action that one step of the plan spells out", *map(spread, spelled)])
     note = "Paired by task, 95 % t-intervals: untrained over tasks (one model), trained over seeds."
-    return [main, Section(f"What the plan is worth, {name} tasks", note, ["", BEFORE, AFTER], differences)]
+    return [main, _section(f"What the plan is worth, {name} tasks", note, ["", BEFORE, AFTER], differences)]
 
 
 def cross_section(name: str, runs: Sequence[Run], matrix: Sequence[Sequence[Kept]], out: Path) -> Section:
@@ -323,7 +324,7 @@ def cross_section(name: str, runs: Sequence[Run], matrix: Sequence[Sequence[Kept
     note = f"Own executor against the others': {spread(gaps, signed=True)} points, 95 % t-interval over planners."
     picture = draw_matrix([[c["success"] for c in row] for row in matrix], seeds, out / f"cross-{name}.png")
     head = ["", *(f"executor of seed {seed}" for seed in seeds)]
-    return Section(f"Roles of different runs, {name} tasks", note, head, rows, picture.name)
+    return _section(f"Roles of different runs, {name} tasks", note, head, rows, picture.name)
 
 
 def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], out: Path) -> Section:
@@ -347,7 +348,7 @@ def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], 
     picture = draw_deviations(dict(zip((BEFORE, AFTER), totals, strict=True)), out / f"deviations-{name}.png")
     head = ["whose turn it was", "agent", "actions", *map(str, Verdict)]
     note = "Actions under the agent's own plans by the step whose turn it was; trained: all seeds together."
-    return Section(f"Where episodes leave their plan, {name} tasks", note, head, rows, picture.name)
+    return _section(f"Where episodes leave their plan, {name} tasks", note, head, rows, picture.name)
 
 
 def policy_section(name: str, runs: Sequence[Run], by_way: Mapping[str, Sequence[Kept]]) -> Section:
@@ -367,10 +368,16 @@ def policy_section(name: str, runs: Sequence[Run], by_way: Mapping[str, Sequence
         "Per episode, rehearsals and plans not taken included; read: each token once, as with a cache. "
         "95 % t-intervals over seeds, differences paired by task."
     )
-    return Section(f"Policies, {name} tasks", note, head, rows)
+    return _section(f"Policies, {name} tasks", note, head, rows)
 
 
 COSTS = (("revisions", 1), ("turns", 1), ("calls", 1), ("read", 0), ("written", 0))
+
+
+def _section(
+    title: str, note: str, head: Sequence[str], rows: Sequence[Sequence[str]], picture: str | None = None
+) -> Section:
+    return Section(title=title, note=note, head=tuple(head), rows=tuple(map(tuple, rows)), picture=picture)
 
 
 def points(share: float) -> str:

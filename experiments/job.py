@@ -139,7 +139,7 @@ class Job:
         ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, revisions(e)), e.task.id))
         picked = [*ranked[:4], *[e for e in ranked if not e.success][:2]]
         path = self.out / "transcripts.jsonl"
-        known = path.read_text().splitlines() if path.is_file() else []
+        known = path.read_text().split("\n")[:-1] if path.is_file() else []
         fresh = [e.to_json() for e in picked]
         write_text(path, "\n".join([*fresh, *[line for line in known if line not in fresh]][:12]) + "\n")
 
@@ -199,7 +199,7 @@ class Job:
         draw_curves(rows, self.out / "curves.png")
         samples = self.out / "transcripts.jsonl"
         if samples.is_file():
-            episodes = [Episode.from_json(line) for line in samples.read_text().splitlines()]
+            episodes = [Episode.from_json(line) for line in samples.read_text().split("\n") if line]
             draw_plan(max(episodes, key=lambda e: (e.success, min(3, revisions(e)))), self.out / "plan_graph.png")
         seconds = [json.loads(line) for line in (self.out / "times.jsonl").read_text().splitlines()]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

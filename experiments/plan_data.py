@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hiplan.coordination import Submission, Judge, Limits, PlanScore, Unjudged, llm_judge, rules_judge
+from hiplan.coordination import Judge, Limits, PlanScore, Submission, Unjudged, llm_judge, rules_judge
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
 from hiplan.evaluation import shipped_panel, train_mix

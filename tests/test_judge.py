@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from endpoint import serve
 
-from hiplan.coordination import Submission, PlanScore, Unjudged, judge_plan, llm_judge, rules_judge
+from hiplan.coordination import PlanScore, Submission, Unjudged, judge_plan, llm_judge, rules_judge
 from hiplan.coordination.rubric import RUBRIC
 from hiplan.envs import make_env
 from hiplan.evaluation import shipped_panel

@@ -71,7 +71,7 @@ def test_the_table_holds_every_seed_and_differences_paired_over_tasks() -> None:
     # t(0.975, 1) = 12.706; seeds 50 and 75: mean 62.5, half width 12.706 * 17.678 / sqrt(2) = 158.8
     assert of["first", "train"] == ["50 %", "75 %", "62 [-96, 221]", "+38 [-121, +196]", ""]
     assert of["second", "heldout"] == ["75 %", "100 %", "88 [-71, 246]", "+62 [-96, +221]", "+25 [+25, +25]"]
-    assert ablate.paired(cells[2:4], cells[:2], "joint", "train") == [25.0, 25.0]
+    assert ablate.paired_points(cells[2:4], cells[:2], "joint", "train") == [25.0, 25.0]
 
 
 def test_a_report_is_table_picture_and_page(tmp_path: Path) -> None:

@@ -16,15 +16,17 @@ SURFACE = {
         NoPlanner OracleExecutor OraclePlanner Plan PlanGraph PlanReady PlanRevision PlanStep Planner ProgressiveTrainer
         ScriptedModel StepResult Task TrainConfig UserError load_model make_env
     """,
-    "hiplan.planners": "FixedPlanner NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
+    "hiplan.planners": "FixedPlanner GivenPlans NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
     "hiplan.coordination": """
-        Submission Judge Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Tracker Unjudged adaplan judge_plan
-        llm_judge matching never on_failure policy rules_judge score_plan scores
+        Candidates Judge Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Submission Tracker Unjudged
+        adaplan by_executor by_judge by_rehearsal judge_plan llm_judge matching never on_failure policy rules_judge
+        score_plan scores
     """,
     "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",
     "hiplan.evaluation": """
-        Cell EvalResult Panel TEMPERATURES TaskMix evaluate fresh_panel shipped_panel train_mix wilson
+        ByRole Cell EvalResult Panel TEMPERATURES TaskMix correlation cost cross_play deviations evaluate fresh_panel
+        judged overlap paired paraphrased plan_reliance reliance shipped_panel swapped t_interval train_mix wilson
     """,
     "hiplan.report": """
         draw_curves draw_plan markdown_table print_transcript results_table step_states transcript write_report

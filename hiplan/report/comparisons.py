@@ -1,10 +1,8 @@
-"""Diagnostics as tables and pictures: what ``write_report`` shows of ``diagnostics.json``."""
+"""Pictures of diagnostics: success under different plans, roles of different runs, where episodes leave their plan."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,33 +20,6 @@ VERDICT_LOOK: dict[Verdict, tuple[str, str]] = {  # colour and hatch: told apart
     Verdict.OFF_PLAN: (ORANGE, "xx"),
     Verdict.UNPLANNED_RECOVERY: (BLUE, "\\\\"),
 }
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table with a note, and a picture's file name where there is one."""
-
-    title: str
-    note: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    picture: str | None = None
-
-
-def write_sections(folder: Path, title: str, about: str, sections: Sequence[Section]) -> str:
-    """Write ``diagnostics.json`` and ``table.md`` into the folder; returns the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {"title": title, "about": about, "sections": [asdict(section) for section in sections]}
-    (folder / "diagnostics.json").write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    parts = [about]
-    for section in sections:
-        lines = [section.head, ["---"] * len(section.head), *section.rows]
-        table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-        picture = [f"![{section.title}]({section.picture})"] if section.picture else []
-        parts += [f"### {section.title}", section.note, table, *picture]
-    text = "\n\n".join(parts) + "\n"
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    return text
 
 
 def draw_reliance(success: Mapping[str, tuple[float, Sequence[float]]], path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""``diagnostics.json``: tables with a note and a picture that another command leaves in a run's folder for the page."""
+"""``diagnostics.json``: tables with a note and a picture, written by a study and shown by the report page."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Diagnostics(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     title: str
+    about: str = ""
     sections: tuple[Section, ...] = ()
 
 
@@ -60,3 +61,19 @@ def read_diagnostics(run: Path) -> Diagnostics | None:
         if section.picture and not (run / section.picture).is_file():
             raise UserError(f"{str(path)!r} names the picture {section.picture!r}, which is not there; write it again")
     return found
+
+
+def write_diagnostics(folder: Path, found: Diagnostics) -> str:
+    """Write ``diagnostics.json`` and, for documents, ``table.md`` into the folder; returns the latter's text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "diagnostics.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    parts = [found.about]
+    for section in found.sections:
+        rule = ["---:" if numeric else "---" for numeric in section.numeric()]
+        lines = [section.head, rule, *section.rows]
+        table = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+        picture = [f"![{section.title}]({section.picture})"] if section.picture else []
+        parts += [f"### {section.title}", section.note, table, *picture]
+    text = "\n\n".join(parts) + "\n"
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    return text

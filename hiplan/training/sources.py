@@ -125,7 +125,8 @@ def from_file(path: Path) -> tuple[PlanSource, list[Task]]:
     plans: dict[str, FixedPlanner] = {}
     tasks: list[Task] = []
     try:
-        lines = path.read_text().splitlines()
+        with path.open() as file:
+            lines = list(file)
     except OSError:
         raise ConfigError(f"no plan file at {str(path)!r}") from None
     for number, line in enumerate(lines, 1):
