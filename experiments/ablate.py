@@ -21,7 +21,7 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.cells import COLUMNS
+from experiments.cells import COLUMNS, run_cells
 from experiments.job import PANELS, read_metrics
 from experiments.settings import RunConfig, matched, read_run, resolve
 from hiplan.errors import ConfigError
@@ -52,7 +52,8 @@ class Study:
     """``arms``: the first is what others are compared with. ``set``: overrides for every cell.
 
     ``rates``: factors on the stages' learning rates that each arm tries, chosen on dev with a seed of its own.
-    ``stages``: those whose evaluations are shown.
+    ``stages``: those whose evaluations are shown. ``reliance``: the panel on which the last stage is measured under
+    different plans instead.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Study:
     set: tuple[str, ...] = ()
     rates: tuple[float, ...] = ()
     stages: tuple[str, ...] = ("final",)
+    reliance: str | None = None
 
 
 SMALL = (  # an equal budget of environment steps, whatever the arms do with it; a cell takes 2 to 4 minutes
@@ -74,6 +76,15 @@ SMALL = (  # an equal budget of environment steps, whatever the arms do with it;
     "agents=[plan]",
     "stage_panels=[train,dev,heldout]",
 )
+
+
+def poor_plans(adherence: float, guard: str = "none") -> tuple[str, ...]:
+    """An executor that learns under the plans of an untrained planner, rewarded for following them."""
+    stage = "name: executor, trains: [executor], plans: self, no_plan: 0.15, learning_rate: 1.0e-3"
+    rewards = f"adherence: {adherence}, guard: {guard}"
+    return (f"train.stages=[{{{stage}, iterations: 1000, env_steps: 2500, rewards: {{{rewards}}}}}]",)
+
+
 STUDIES = {
     "baselines": Study(
         "Three stages against two baselines with the same number of environment steps",
@@ -95,6 +106,17 @@ STUDIES = {
         set=SMALL,
         rates=(0.5, 1.0, 2.0),
         stages=("executor", "planner", "final"),
+    ),
+    "guard": Study(
+        "Rewarding adherence under the plans of an untrained planner",
+        {
+            "off": Arm("no adherence reward", poor_plans(0.0)),
+            "none": Arm("adherence, no guard", poor_plans(0.5, "none")),
+            "success": Arm("adherence if it succeeds", poor_plans(0.5, "success")),
+            "either": Arm("adherence if it succeeds or the judge passes the plan", poor_plans(0.5, "either")),
+        },
+        set=("panel_tasks=48", "decodings=[greedy]", "agents=[plan]"),
+        reliance="train",
     ),
 }  # fmt: skip
 
@@ -168,6 +190,8 @@ class Runner:
         if not (folder / "report.html").is_file():
             self._launch(cell, folder, settings)
         summary = summarize(cell, folder, digest)
+        if self.study.reliance:
+            summary["reliance"] = self._reliance(folder, settings)
         write_text(file, json.dumps(summary, indent=1, sort_keys=True) + "\n")
         self.console.print(f"{cell.name}: done in {summary['wall_s']:.0f} s", markup=False, highlight=False)
         return summary
@@ -182,14 +206,25 @@ class Runner:
 
     def _launch(self, cell: Cell, folder: Path, settings: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(HERE / "run.py")]
         if (folder / "metrics.jsonl").is_file():
-            command += ["--resume", str(folder)]
+            self._command(cell, folder, "--resume", str(folder))
         else:
             asked = folder / "asked.yaml"
             asked.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
-            command += ["--config", str(asked), "--out", str(folder)]
+            self._command(cell, folder, "--config", str(asked), "--out", str(folder))
+
+    def _reliance(self, folder: Path, settings: RunConfig) -> Summary:
+        """The last stage under different plans."""
+        from experiments.diagnose import AFTER, Run, Setting, reliance_cell
+
+        setting = Setting(str(self.study.reliance), settings.panel_tasks, settings.decodings[0])
+        cell = reliance_cell(Run.read(folder, settings.train.stages[-1].name), AFTER, setting, folder)
+        (found,) = run_cells([cell], 1, Console(quiet=True))
+        return {key: found[key] for key in ("panel", "results")}
+
+    def _command(self, cell: Cell, folder: Path, *arguments: str) -> None:
         with (folder / "log.txt").open("a") as log:
+            command = [sys.executable, str(HERE / "run.py"), *arguments]
             if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode:
                 raise ConfigError(f"the cell {cell.name} failed; see {folder / 'log.txt'}")
 
@@ -266,6 +301,32 @@ def results(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> tup
                 same = known is first or agent != "plan"
                 against = "" if same else spread(paired_points(known, first, stage, panel), signed=True)
                 rows.append([study.arms[arm].label, stage, panel, *map(points, got), spread(got), gain, against])
+    return head, rows
+
+
+CONDITIONS = ("own", "own, fixed", "swapped", "none", "oracle")
+
+
+def reliance_rows(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    """A row per arm and plan: success of every seed, how far the plan was followed, the difference to the first arm."""
+    head = ["executor trained with", "plan", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+    head += ["actions on plan", f"against {next(iter(study.arms.values())).label}"]
+    rows = []
+    for condition in CONDITIONS:
+        first: list[Summary] = []
+        for arm, one in study.arms.items():
+            known = [s["reliance"]["results"][condition] for s in cells if s["arm"] == arm]
+            first = first or known
+            got = [100 * r["success"] for r in known]
+            followed = [100 * r["adherence"] for r in known if r["adherence"] is not None]
+            pairs = zip(known, first, strict=True)
+            gaps = [
+                100 * fmean(int(x) - int(y) for x, y in zip(a["solved"], b["solved"], strict=True)) for a, b in pairs
+            ]
+            against = "" if known is first else spread(gaps, signed=True)
+            rows.append(
+                [one.label, condition, *map(points, got), spread(got), spread(followed) if followed else "", against]
+            )
     return head, rows
 
 
@@ -353,12 +414,14 @@ def report(
     rates = f" Learning rates chosen on the dev panel with seed {SEARCH_SEED}." if study.rates else ""
     about = f"Panels: {panels}. Intervals: 95 % t over seeds; differences are paired over tasks.{rates}"
     success, costs = results(study, cells, seeds), cost_rows(study, cells, chosen)
-    text = f"{markdown(*success)}\n\n{markdown(*costs)}\n\n{about}\n\n`{command}`\n"
+    tables = [("Success", *success), ("Cost", *costs)]
+    if study.reliance:
+        tables.insert(1, (f"Under different plans, {study.reliance} tasks", *reliance_rows(study, cells, seeds)))
+    text = "\n\n".join([*(markdown(head, rows) for _, head, rows in tables), about, f"`{command}`"]) + "\n"
     write_text(out / "table.md", text)
     draw(study, cells, out / "picture.png")
     page = Environment(autoescape=True).from_string(PAGE)
     picture = base64.b64encode((out / "picture.png").read_bytes()).decode()
-    tables = [("Success", *success), ("Cost", *costs)]
     html = page.render(title=study.title, about=about, command=command, picture=picture, tables=tables)
     write_text(out / "report.html", html)
     return text

@@ -121,6 +121,14 @@ def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str
     }
 
 
+def reliance_cell(run: Run, when: str, setting: Setting, folder: Path) -> Cell:
+    """The run's stage, or its base, under every condition."""
+    name = f"{setting.panel}-{when}" + (f"-{run.folder.name}" if when == AFTER else "")
+    about = vars(setting) | ({"weights": run.digest} if when == AFTER else {"model": run.config.model})
+    arguments = {"stage": str(run.stage), "when": when, "setting": vars(setting)}
+    return Cell(folder / f"{name}.json", measure_reliance, arguments, about)
+
+
 def measure_cross_play(stages: list[str], setting: dict[str, Any]) -> dict[str, Any]:
     """Every planner with every executor."""
     tasks, decoding, limits, panel = Setting(**setting).of(stages[0])
@@ -195,22 +203,18 @@ def diagnose(
     runs = [Run.read(folder, stage) for folder in folders]
     cells = {}
     for name in checked(panel_names):
-        setting = vars(Setting(name, tasks, decoding))
-        for run in runs:
-            for when in (BEFORE, AFTER) if run is runs[0] else (AFTER,):
-                arguments = {"stage": str(run.stage), "when": when, "setting": setting}
-                label = when if when == BEFORE else f"{when}-{run.folder.name}"
-                about = setting | ({"weights": run.digest} if when == AFTER else {"model": run.config.model})
-                cells[name, label] = Cell(out / "cells" / f"{name}-{label}.json", measure_reliance, arguments, about)
+        setting = Setting(name, tasks, decoding)
+        cells[name, BEFORE] = reliance_cell(runs[0], BEFORE, setting, out / "cells")
+        cells |= {(name, str(run.folder)): reliance_cell(run, AFTER, setting, out / "cells") for run in runs}
         if len(runs) > 1:
-            arguments = {"stages": [str(run.stage) for run in runs], "setting": setting}
-            about = setting | {"weights": [run.digest for run in runs]}
+            arguments = {"stages": [str(run.stage) for run in runs], "setting": vars(setting)}
+            about = vars(setting) | {"weights": [run.digest for run in runs]}
             cells[name, "cross"] = Cell(out / "cells" / f"{name}-cross.json", measure_cross_play, arguments, about)
     found = dict(zip(cells, run_cells(list(cells.values()), parallel, console), strict=True))
     sections = []
     for name in panel_names:
         before = [found[name, BEFORE]]
-        after = [found[name, f"{AFTER}-{run.folder.name}"] for run in runs]
+        after = [found[name, str(run.folder)] for run in runs]
         sections += reliance_sections(name, runs, before, after, out)
         if len(runs) > 1:
             sections.append(cross_section(name, runs, found[name, "cross"]["matrix"], out))
