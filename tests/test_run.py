@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,24 @@ def test_a_stage_can_be_measured_and_played(finished: Path) -> None:
     assert played.returncode == 0 and "Turn 1" in played.stdout and "Plan" in played.stdout
 
 
+def test_a_run_can_be_diagnosed(finished: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "diagnosed", tmp_path / "other"
+    shutil.copytree(finished, other)
+    done = run("diagnose", finished, other, "--tasks", "2", "--panels", "train", "--out", out)
+    assert done.returncode == 0, done.stderr
+    titles = ("Success under different plans", "What the plan is worth", "Roles of different runs", "Where episodes")
+    assert all(title in done.stdout and title in (out / "report.html").read_text() for title in titles)
+    names = ["train-cross.json", "train-trained-other.json", "train-trained-run.json", "train-untrained.json"]
+    assert sorted(path.name for path in (out / "cells").iterdir()) == names
+
+
+def test_policies_are_compared(finished: Path, tmp_path: Path) -> None:
+    done = run("policies", finished, "--tasks", "2", "--panels", "dev", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for way in ("never", "every turn (AdaPlan)", "4 plans, judge chooses", "4 plans, rehearsal chooses"):
+        assert f"| {way} |" in done.stdout
+
+
 def test_match_takes_as_many_environment_steps_as_another_run(finished: Path) -> None:
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     steps = max(row["env_steps"] for row in rows if row["kind"] == "train")
@@ -128,6 +147,9 @@ def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Pa
         (["--config", "absent.yaml"], "no config file at 'absent.yaml'"),
         (["--resume", "absent"], "no config file at"),
         (["--resume", "absent", "--seed", "1"], "--resume takes no other settings"),
+        (["diagnose", "absent"], "no config file at"),
+        (["diagnose", "absent", "--decoding", "t9"], "no decoding is called 't9'"),
+        (["policies", "absent", "--panels", "test"], "no config file at"),
         (["--match", "absent"], "no run at 'absent'"),
         (["evaluate", "absent"], "'absent' is not a stage checkpoint"),
         (["play", "--env", "chess"], "no tasks are called 'chess'"),

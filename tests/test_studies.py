@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import ablate
 from experiments.ablate import STUDIES, Arm, Cell, Runner, Study
+from experiments.cells import Cell as DoneCell
+from experiments.cells import run_cells
 from experiments.dry_run import needs
 from experiments.export import convert_stage, export_role
 from experiments.measure import as_trained
@@ -272,3 +274,24 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
     )
     with pytest.raises(ConfigError, match="no model at 'models/Unknown-1B'"):
         needs(resolve(None, ["model=models/Unknown-1B"]))
+
+
+# -- cells -------------------------------------------------------------------------------------
+
+
+def doubled(n: int) -> dict[str, Any]:
+    """What a cell makes; another process imports it."""
+    return {"twice": 2 * n}
+
+
+def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
+    quiet = Console(quiet=True)
+    cells = [DoneCell(tmp_path / f"{n}.json", doubled, {"n": n}, {"number": n}) for n in (1, 2)]
+    assert [found["twice"] for found in run_cells(cells, 2, quiet)] == [2, 4]
+    kept = json.loads((tmp_path / "1.json").read_text())
+    (tmp_path / "1.json").write_text(json.dumps(kept | {"twice": 7}))
+    (tmp_path / "2.json").unlink()
+    assert [found["twice"] for found in run_cells(cells, 2, quiet)] == [7, 4], "the first was kept as it was"
+    other = DoneCell(cells[0].file, doubled, {"n": 1}, {"number": 3})
+    with pytest.raises(ConfigError, match="made with other settings"):
+        run_cells([other], 1, quiet)

@@ -29,10 +29,8 @@ def draw_reliance(success: Mapping[str, tuple[float, Sequence[float]]], path: Pa
         mean = sum(after) / len(after)
         axes.barh(place - 0.19, 100 * before, 0.34, color=PALE, label="untrained" if place == 0 else "")
         axes.barh(place + 0.19, 100 * mean, 0.34, color=BLUE, label="trained, mean" if place == 0 else "")
-        dots = {"s": 22, "color": "white", "edgecolor": INK, "zorder": 3, "linewidth": 1}
-        axes.scatter(
-            [100 * s for s in after], [place + 0.19] * len(after), label="a seed" if place == 0 else "", **dots
-        )
+        dots: dict[str, Any] = {"s": 22, "color": "white", "edgecolor": INK, "zorder": 3, "clip_on": False}
+        axes.scatter([100 * s for s in after], [place + 0.19] * len(after), label="" if place else "a seed", **dots)
     axes.set_yticks(range(len(success)), list(success))
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
