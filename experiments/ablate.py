@@ -290,7 +290,9 @@ def results(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> tup
     first = next(iter(by_arm.values()))
     for panel in ("train", "heldout"):
         base = [100 * value(s, "base", panel, "plan") for s in first]
-        rows.append(["untrained, best decoding", "", panel, *map(points, base), spread(base), "", ""])
+        tried = {e["decoding"] for e in first[0]["evals"] if (e["stage"], e["panel"]) == ("base", "dev")}
+        label = "untrained, best decoding" if len(tried) > 1 else "untrained"
+        rows.append([label, "", panel, *map(points, base), spread(base), "", ""])
     for arm, known in by_arm.items():
         agent = study.arms[arm].agent
         for stage in study.stages:

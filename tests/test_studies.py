@@ -69,7 +69,7 @@ def test_the_table_holds_every_seed_and_differences_paired_over_tasks() -> None:
     head, rows = ablate.results(study, cells, [0, 1])
     assert head[:6] == ["agent", "stage", "panel", "seed 0", "seed 1", "mean [95 %]"]
     of = {(row[0], row[2]): row[3:] for row in rows}
-    assert of["untrained, best decoding", "train"][:3] == ["25 %", "25 %", "25 [25, 25]"]
+    assert of["untrained", "train"][:3] == ["25 %", "25 %", "25 [25, 25]"]
     # t(0.975, 1) = 12.706; seeds 50 and 75: mean 62.5, half width 12.706 * 17.678 / sqrt(2) = 158.8
     assert of["first", "train"] == ["50 %", "75 %", "62 [-96, 221]", "+38 [-121, +196]", ""]
     assert of["second", "heldout"] == ["75 %", "100 %", "88 [-71, 246]", "+62 [-96, +221]", "+25 [+25, +25]"]
