@@ -15,6 +15,7 @@ from hiplan.formats import render_numbered
 from hiplan.model import Completion, Decoding, Request, ScriptedModel
 from hiplan.planners import OraclePlanner, Planner
 from hiplan.prompts import BRIEF
+from hiplan.report import transcript
 from hiplan.rollout import Job, rollout
 from hiplan.trace import Conversation, Episode
 
@@ -45,6 +46,7 @@ def test_the_judge_takes_the_best() -> None:
     assert [c.score for c in episode.candidates] == [pytest.approx(35 / 9), 5.0, None]
     assert [c.chosen for c in episode.candidates] == [False, True, False]
     assert episode.success
+    assert "number 2 of 3 candidates, scored 3.9, 5, not weighed" in transcript(episode)
 
 
 def test_the_episode_goes_on_in_the_conversation_of_the_plan_taken() -> None:

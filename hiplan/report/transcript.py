@@ -159,6 +159,10 @@ def _plan(episode: Episode, record: PlanRecord) -> Block:
     if record.plan is None:
         block.about = (("none; the episode goes on without a plan", "dim"),)
         return block
+    if len(episode.candidates) > 1:
+        scores = ["not weighed" if c.score is None else f"{c.score:.2g}" for c in episode.candidates]
+        place = next((i for i, c in enumerate(episode.candidates, 1) if c.chosen), 0)
+        block.say((f"number {place} of {len(scores)} candidates, scored {', '.join(scores)}", "dim"))
     block.quote(record.plan.rationale, "dim")
     for step in record.plan.steps:
         block.say(*_step(step))
