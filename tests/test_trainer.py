@@ -29,6 +29,7 @@ from hiplan.task import Task
 from hiplan.trace import ROLES, Conversation, Episode, PlanRecord, Role, Turn, Verdict
 from hiplan.training import checkpoint, sources, trainer
 from hiplan.training.config import Stage, TrainConfig
+from hiplan.training.learner import Learner
 from hiplan.training.rewards import RewardWeights
 from hiplan.training.trainer import ProgressiveTrainer
 
@@ -124,14 +125,14 @@ def test_the_anchor_measures_each_role_with_its_own_weights(
 ) -> None:
     """Before anything has moved, neither the role that learns nor the one that is dragged along is pulled."""
     pulls: list[tuple[Role, float]] = []
-    pull = ProgressiveTrainer._pull
+    pull = Learner._pull
 
-    def noted(self: ProgressiveTrainer, role: Role, *given: Any) -> Any:
+    def noted(self: Learner, role: Role, *given: Any) -> Any:
         found = pull(self, role, *given)
         pulls.append((role, abs(found.item())))
         return found
 
-    monkeypatch.setattr(ProgressiveTrainer, "_pull", noted)
+    monkeypatch.setattr(Learner, "_pull", noted)
     stage = replace_stage(EXECUTOR, plans="self", kl=0.1, iterations=1)
     build(stage, model=random_model(mode, seed=1, adapters=0.1, shared=shared), updates=1).train()
     assert {role for role, _ in pulls} == {"executor", "planner"}
@@ -141,15 +142,13 @@ def test_the_anchor_measures_each_role_with_its_own_weights(
 def test_all_roles_are_scored_before_any_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     """In half precision the old log-probabilities are computed anew: of the weights that sampled, not of later ones."""
     calls: list[str] = []
-    for name in ("_rescored", "_update"):
-        real = getattr(ProgressiveTrainer, name)
-        monkeypatch.setattr(
-            ProgressiveTrainer, name, lambda *given, real=real, name=name: calls.append(name) or real(*given)
-        )
+    for name in ("rescored", "update"):
+        real = getattr(Learner, name)
+        monkeypatch.setattr(Learner, name, lambda *given, real=real, name=name: calls.append(name) or real(*given))
     build(
         Stage(name="both", trains=ROLES, iterations=1, learning_rate=0.01), model=random_model("joint", seed=1)
     ).train()
-    assert calls == ["_rescored", "_rescored", "_update", "_update"]
+    assert calls == ["rescored", "rescored", "update", "update"]
 
 
 def test_no_difference_no_lesson() -> None:
@@ -176,7 +175,7 @@ def test_an_optimizer_begins_anew_in_each_stage() -> None:
     steps = []
 
     def on_iteration(row: dict[str, Any]) -> None:
-        for optimizer in run.optimizers.values():
+        for optimizer in run.learner.optimizers.values():
             steps.append({int(state["step"]) for state in optimizer.state.values()})
 
     run.on_iteration = on_iteration
@@ -243,7 +242,7 @@ def test_under_joint_weights_the_anchor_holds_the_frozen_role_too(monkeypatch: p
         return float(run.metrics.rows[-1]["drift_planner"])
 
     free, held = drift(0.0), drift(6.0)
-    monkeypatch.setattr(ProgressiveTrainer, "_held", lambda *given: [])
+    monkeypatch.setattr(Learner, "held", lambda *given: [])
     executor_alone = drift(6.0)
     assert 0 < held < 0.7 * executor_alone < free
 
@@ -534,7 +533,7 @@ def test_a_warm_start_comes_before_the_first_stage_and_is_not_repeated(tmp_path:
     first = whole.metrics.rows[0]
     assert first["kind"] == "warm start" and first["loss_planner"] > 0 and first["loss_executor"] > 0
     assert [row["kind"] for row in whole.metrics.rows[1:]] == ["train"] * 8
-    assert changed(cold, {k.removeprefix("start."): v for k, v in whole._start.items()}) == set(ROLES)
+    assert changed(cold, {k.removeprefix("start."): v for k, v in whole.learner.start.items()}) == set(ROLES)
     for stop in (0, 2):
         run = build(*STAGES, **settings)
         run.save()  # as a job does, which measures the base first

@@ -15,16 +15,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator, DistributedType
-from torch import Tensor, nn
 from torch.distributed import is_initialized
 
 from hiplan.coordination import Limits, judge_plan
@@ -35,19 +32,18 @@ from hiplan.evaluation.panels import TaskMix
 from hiplan.executors import Executor
 from hiplan.model import derive_seed
 from hiplan.models.local import LocalModel
-from hiplan.models.shards import split_like, whole
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
-from hiplan.trace import ROLES, Episode, Role, StopReason
+from hiplan.trace import Episode, Role, StopReason
 from hiplan.training import checkpoint, sources
 from hiplan.training.advantages import ESTIMATORS, informative
-from hiplan.training.batch import Batch, Row, batches, rows_of, token_logprobs
+from hiplan.training.batch import Row, rows_of
 from hiplan.training.config import Stage, TrainConfig
-from hiplan.training.losses import clipped_loss, k3
+from hiplan.training.learner import Learner
 from hiplan.training.metrics import MetricsLog
 from hiplan.training.plan_kl import plan_kl
-from hiplan.training.processes import add_up, largest, my_batches, play_together, sum_gradients
+from hiplan.training.processes import play_together
 from hiplan.training.rewards import role_reward
 
 Progress = Callable[[dict[str, Any]], None]
@@ -104,11 +100,7 @@ class ProgressiveTrainer:
         self.limits = Limits(turns=self.config.turns)
         self.decoding = self.config.decoding()
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
-        self.optimizers: dict[str, torch.optim.AdamW] = {}  # by unit of weights
-        self._start: dict[str, Tensor] = {}
-        self._reference: dict[Role, nn.Module] = {}
-        self._dragged: tuple[Role, ...] = ()
-        self._moved: set[str] = set()  # units that have learned in this iteration
+        self.learner = Learner(self.model, self.config, self.accelerator, self.seed)
         found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
         length = self._resume(found) if found else 0
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
@@ -134,7 +126,7 @@ class ProgressiveTrainer:
         while self.cursor.stage < len(self.config.stages):
             stage = self.config.stages[self.cursor.stage]
             if self.cursor.iteration == 0:
-                self._begin(stage)
+                self.learner.begin(stage)
             while self.cursor.iteration < stage.iterations and not self._spent(stage):
                 self._iterate(stage)
                 self.cursor.iteration += 1
@@ -142,7 +134,7 @@ class ProgressiveTrainer:
                 if self.cursor.iteration % self.checkpoint_every == 0:
                     self.save()
             self.cursor.stage, self.cursor.iteration = self.cursor.stage + 1, 0
-            self.optimizers = {}
+            self.learner.end()
             if self.on_stage_end:
                 self.on_stage_end(stage)
             self.save()
@@ -167,44 +159,16 @@ class ProgressiveTrainer:
         rollouts = self._collect(stage)
         collected = time.perf_counter()
         row = self._describe(stage, rollouts) | self._read(rollouts)
-        self._moved.clear()
+        self.learner.next_iteration()
         lessons = {role: self._lesson(stage, role, rollouts) for role in stage.trains}
         for role, (figures, rows) in lessons.items():
             row |= figures
             if rows:
-                row |= self._update(stage, role, rows, self._held(stage, rollouts))
-        row |= self._drift(stage, rollouts)
+                row |= self.learner.update(role, rows, self.learner.held(rollouts.episodes), self.cursor.total)
+        row |= self.learner.drift(rollouts.episodes)
         self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)
         if self.on_iteration:
             self.on_iteration(row)
-
-    def _begin(self, stage: Stage) -> None:
-        """Freeze the roles that do not learn; optimizer moments start anew in each stage."""
-        self._start = {key: value.cpu() for key, value in self.model.weights.state().items()}
-        self._set_up(stage)
-
-    def _set_up(self, stage: Stage) -> None:
-        weights = self.model.weights
-        weights.train_only(stage.trains)
-        self.optimizers = {
-            unit: torch.optim.AdamW(weights.unit(unit).values(), lr=stage.learning_rate, weight_decay=0.0)
-            for unit in weights.config.trained(stage.trains)
-        }
-        self._dragged = tuple(r for r in ROLES if r not in stage.trains and self._learning(r))
-        self._reference = {}
-        watched = self._dragged if stage.kl or weights.mergeable else ()
-        if stage.kl or watched:
-            now = weights.state()
-            weights.load_state(self._start)
-            anchored = stage.trains if stage.kl else ()
-            asked = {weights.units[role]: role for role in (*anchored, *watched)}  # joint roles are one
-            copies = {units: weights.snapshot(role) for units, role in asked.items()}
-            self._reference = {role: copies[weights.units[role]] for role in (*anchored, *watched)}
-            weights.load_state(now)
-
-    def _learning(self, role: Role) -> list[str]:
-        """The role's units that learn in this stage, be it for another role that shares them."""
-        return [unit for unit in self.model.weights.units[role] if unit in self.optimizers]
 
     # -- rollouts ----------------------------------------------------------------------------
 
@@ -312,130 +276,13 @@ class ProgressiveTrainer:
         ]
         flat = 1 - len(informative(rewards, groups)) / len(set(groups))
         figures: dict[str, Any] = {f"reward_{role}": float(np.mean(rewards)), f"zero_variance_{role}": flat}
-        return figures, self._rescored(role, rows)
-
-    def _held(self, stage: Stage, rollouts: Rollouts) -> list[Row]:
-        """Rows of frozen roles that share the trained weights, for the anchor; they carry no advantage."""
-        if not stage.kl:
-            return []
-        held = [row for role in self._dragged for row in rows_of(rollouts.episodes, role, 0.0)]
-        return held[: self.config.group_size]
+        return figures, self.learner.rescored(role, rows)
 
     def _read(self, rollouts: Rollouts) -> dict[str, Any]:
         """How much the executor's words depend on the plan it reads, on some of these episodes (``plan_kl``)."""
         firsts = dict(zip(reversed(rollouts.groups), reversed(rollouts.episodes), strict=True))
         some = [e for e in reversed(firsts.values()) if "executor" in e.conversations][: self.config.plan_kl]
         return {"plan_kl": plan_kl(self.model, some, self.config.temperature)} if some else {}
-
-    def _drift(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
-        """How far joint weights have moved a frozen role since the stage began: k3 on its latest tokens."""
-        out: dict[str, Any] = {}
-        for role in [role for role in self._dragged if role in self._reference]:
-            held = rows_of(rollouts.episodes, role, 0.0)
-            rows = held[:: max(1, len(held) // 16)]
-            total, count = 0.0, 0
-            with torch.no_grad(), self.model.weights.acting_as(role) as model:
-                for batch in batches(rows, self.config.batch_tokens, self.accelerator.device):
-                    logp = token_logprobs(model, batch, self.config.temperature)
-                    start = token_logprobs(self._reference[role], batch, self.config.temperature)
-                    total += k3(logp, start, batch.mask, 1.0).item()
-                    count += int(batch.mask.sum())
-            out[f"drift_{role}"] = total / count if count else None
-        return out
-
-    def _update(self, stage: Stage, role: Role, rows: Sequence[Row], held: Sequence[Row]) -> dict[str, Any]:
-        """``config.updates`` optimizer steps over the rows, each on its share; ``held`` rows feel the anchor alone."""
-        order = list(rows)
-        random.Random(derive_seed(self.seed, "order", self.cursor.total, role)).shuffle(order)
-        config, units = self.config, self._learning(role)
-        parts = [part for k in range(config.updates) if (part := order[k :: config.updates])]
-        sums, gap, norm = dict.fromkeys(("loss", "kl", "entropy"), 0.0), 0.0, 0.0
-        parameters = [p for unit in units for p in self.model.weights.unit(unit).values()]
-        as_sampled = self._moved.isdisjoint(units)
-        with self.model.weights.acting_as(role) as model, self._saving_memory(model):
-            for part in parts:
-                count = max(1, sum(sum(row.trained[1:]) for row in part))
-                for unit in units:
-                    self.optimizers[unit].zero_grad()
-                for batch in self._share(part):
-                    logp = token_logprobs(model, batch, config.temperature)
-                    loss = clipped_loss(
-                        logp,
-                        batch.logp_old,
-                        batch.advantage,
-                        batch.mask,
-                        clip_low=config.clip_low,
-                        clip_high=config.clip_high,
-                        dual_clip=config.dual_clip,
-                        denominator=count,
-                    )
-                    if stage.kl:
-                        pull = self._pull(role, logp, batch, count)
-                        loss = loss + stage.kl * pull
-                        sums["kl"] += pull.item()
-                    if loss.requires_grad:  # if not, ``guarded`` says so
-                        self.accelerator.backward(loss)
-                    sums["loss"] += loss.item()
-                    if part is parts[0]:
-                        gap = max(gap, ((logp.detach() - batch.logp_old).abs() * batch.mask).max().item())
-                    sums["entropy"] -= batch.logp_old[batch.mask].sum().item() / count
-                for other in self._dragged if held else ():
-                    with self.model.weights.acting_as(other) as dragged:
-                        for batch in self._share(held):
-                            logp = token_logprobs(dragged, batch, config.temperature)
-                            self.accelerator.backward(stage.kl * self._pull(other, logp, batch, count))
-                if not self.model.weights.sharded:  # there the backward pass has summed them
-                    sum_gradients(parameters, self.accelerator)
-                norm += float(whole(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)))
-                with self.model.weights.guarded(units):
-                    for unit in units:
-                        self.optimizers[unit].step()
-        n = len(parts)
-        sums = add_up(sums, self.accelerator)
-        means = {"loss": sums["loss"] / n, "entropy": sums["entropy"] / n, "gradient": norm / n}
-        if stage.kl:
-            means["kl"] = sums["kl"] / n
-        if as_sampled:  # else another role's update lies between the two log-probabilities
-            means["logp_gap"] = largest(gap, self.accelerator)
-        self._moved.update(units)
-        return {f"{key}_{role}": value for key, value in means.items()}
-
-    def _rescored(self, role: Role, rows: Sequence[Row]) -> list[Row]:
-        """In half precision the rows with log-probabilities as training computes them: rounding in rollouts differs."""
-        dtype = self.model.weights.body(role).plain.get_input_embeddings().weight.dtype
-        if dtype == torch.float32:
-            return list(rows)
-        out = []
-        with torch.no_grad(), self.model.weights.acting_as(role) as model:
-            for row in rows:
-                (batch,) = batches([row], len(row.ids), self.accelerator.device)
-                logp = token_logprobs(model, batch, self.config.temperature)[0].tolist()
-                out.append(replace(row, logprobs=[0.0, *logp]))
-        return out
-
-    @contextmanager
-    def _saving_memory(self, model: Any) -> Iterator[None]:
-        """With ``gradient_checkpointing``, activations are computed again where the backward pass needs them."""
-        if not self.config.gradient_checkpointing:
-            yield
-            return
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()  # transformers does it in training mode alone
-        try:
-            yield
-        finally:
-            model.eval()
-            model.gradient_checkpointing_disable()
-
-    def _share(self, rows: Sequence[Row]) -> list[Batch]:
-        """This process's batches of the rows."""
-        return my_batches(batches(rows, self.config.batch_tokens, self.accelerator.device), self.accelerator)
-
-    def _pull(self, role: Role, logp: Tensor, batch: Batch, count: int) -> Tensor:
-        """The anchor's term: k3 to the role's weights at the stage's start, over ``count`` tokens."""
-        with torch.no_grad():
-            anchor = token_logprobs(self._reference[role], batch, self.config.temperature)
-        return k3(logp, anchor, batch.mask, count)
 
     # -- the record --------------------------------------------------------------------------
 
@@ -466,7 +313,7 @@ class ProgressiveTrainer:
         """Write a checkpoint of the run as it stands; the first process does, the others wait."""
         if self.folder is None:
             return
-        tensors = self._tensors()
+        tensors = self.learner.state()
         if self.accelerator.is_main_process:
             folder, state = self.folder / "checkpoints", {"cursor": vars(self.cursor), "metrics": self.metrics.length}
             name = f"{self.cursor.total:06d}-{self.cursor.stage}"
@@ -474,36 +321,10 @@ class ProgressiveTrainer:
             checkpoint.prune(folder, keep=2)
         self.accelerator.wait_for_everyone()
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"adapter.{key}": value for key, value in self.model.weights.state().items()}
-        tensors |= {f"start.{key}": value for key, value in self._start.items()}
-        for unit, optimizer in self.optimizers.items():
-            for i, moments in optimizer.state_dict()["state"].items():
-                known = {key: whole(torch.as_tensor(value)) for key, value in moments.items()}
-                tensors |= {f"optimizer.{unit}.{i}.{key}": value for key, value in known.items()}
-        return tensors
-
     def _resume(self, folder: Path) -> int:
         tensors, state = checkpoint.load_state(folder)
         if state["seed"] != self.seed:
             raise CheckpointError(f"{str(folder)!r} was made with seed {state['seed']}, not {self.seed}")
-        pick = {
-            part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
-            for part in ("adapter", "start", "optimizer")
-        }
         self.cursor = Cursor(**state["cursor"])
-        self._start = pick["start"]
-        self.model.weights.load_state(pick["adapter"])
-        if self.cursor.iteration > 0:
-            stage = self.config.stages[self.cursor.stage]
-            self._set_up(stage)
-            for unit, optimizer in self.optimizers.items():
-                parameters = list(self.model.weights.unit(unit).values())
-                moments: dict[int, dict[str, Tensor]] = {}
-                for key, value in pick["optimizer"].items():
-                    owner, index, name = key.split(".")
-                    if owner == unit:
-                        known = split_like(parameters[int(index)], value) if value.dim() else value  # no shape: a count
-                        moments.setdefault(int(index), {})[name] = known
-                optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        self.learner.load(tensors, self.config.stages[self.cursor.stage] if self.cursor.iteration > 0 else None)
         return int(state["metrics"])
