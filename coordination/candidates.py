@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from hiplan.coordination.judge import score_plan
 from hiplan.coordination.loop import Limits, adaplan
 from hiplan.coordination.policy import ReplanPolicy
+from hiplan.errors import ConfigError
 from hiplan.executors import ExecutorProtocol
 from hiplan.formats import render_step
 from hiplan.plan import PlanRevision, ReplanReason
@@ -38,24 +39,29 @@ class Candidates:
     """
 
     def __init__(self, planner: PlannerProtocol, n: int, choose: Choose, temperature: float | None = 1.0) -> None:
+        if n < 1:
+            raise ConfigError(f"there must be at least 1 candidate plan, got {n}")
         self.planner, self.n, self.choose, self.temperature = planner, n, choose, temperature
 
     def plan(self, episode: Episode) -> Steps[PlanRevision]:
-        revisions = []
+        written: list[tuple[PlanRevision, Conversation | None]] = []
         for _ in range(self.n):
-            revisions.append((yield from _asking(self.planner.plan(episode), _at(self.temperature))))
+            revision = yield from _asking(self.planner.plan(episode), _at(self.temperature))
             own = episode.conversations.pop("planner", None)
-            episode.candidates.append(Candidate(revisions[-1].plan, conversations=[own] if own else []))
+            written.append((revision, own))
+            episode.candidates.append(Candidate(revision.plan, conversations=[own] if own else []))
         different = {c.plan.steps: c for c in reversed(episode.candidates) if c.plan is not None}
         weighed = list(reversed(different.values()))
         scores = (yield from self.choose(episode, weighed)) if len(weighed) > 1 else [0.0] * len(weighed)
         for candidate, score in zip(weighed, scores, strict=True):
             candidate.score = float(score)
-        taken = max(weighed, key=lambda c: c.score or 0.0, default=episode.candidates[0])
+        taken = max(weighed or episode.candidates, key=lambda c: c.score or 0.0)
         taken.chosen = True
-        if any(c.role == "planner" for c in taken.conversations):
-            episode.conversations["planner"] = taken.conversations.pop(0)
-        return revisions[episode.candidates.index(taken)]
+        revision, own = written[episode.candidates.index(taken)]
+        if own is not None:
+            taken.conversations.remove(own)
+            episode.conversations["planner"] = own
+        return revision
 
     def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
         return self.planner.revise(episode, reason, done)
@@ -116,7 +122,8 @@ def by_rehearsal(
             assert candidate.plan is not None
             actor = _Begun(planner, candidate) if planner else FixedPlanner(candidate.plan)
             trial = yield from _asking(adaplan(episode.task, observation, actor, executor, policy, limits), _unseen)
-            candidate.conversations += [*trial.past, *trial.conversations.values()]
+            known = candidate.conversations[:1]
+            candidate.conversations += [_beyond(known, c) for c in (*trial.past, *trial.conversations.values())]
             candidate.turns = len(trial.turns)
             scores.append(trial.reward)
         yield Reset(episode.task)
@@ -136,6 +143,15 @@ class _Begun:
             episode.conversations["planner"] = Conversation(known.role, list(known.segments))
         return PlanRevision(plan=self._candidate.plan)
         yield
+
+
+def _beyond(known: Sequence[Conversation], conversation: Conversation) -> Conversation:
+    """The conversation without what stands already in the one that it was begun with."""
+    for before in known:
+        n = len(before.segments)
+        if conversation.role == before.role and conversation.segments[:n] == before.segments:
+            return Conversation(conversation.role, conversation.segments[n:])
+    return conversation
 
 
 def _at(temperature: float | None) -> Callable[[Ask], Ask | None]:

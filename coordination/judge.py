@@ -72,21 +72,24 @@ Judge = Callable[[Sequence[Submission]], list[PlanScore | Unjudged]]
 def rules_judge(make_env: EnvFactory) -> Judge:
     """``judge_plan`` on an environment of each candidate's task; it understands steps in the environment's own words.
 
-    Where the environment is not ``PlanAware`` the candidate is ``Unjudged``.
+    Where the environment fails or is not ``PlanAware`` the plan is ``Unjudged``.
     """
 
     def judge(candidates: Sequence[Submission]) -> list[PlanScore | Unjudged]:
         return [by_rules(candidate) for candidate in candidates]
 
     def by_rules(candidate: Submission) -> PlanScore | Unjudged:
-        env = make_env(candidate.task)
         try:
-            env.reset(candidate.task)
-            if isinstance(env, PlanAware):
-                return judge_plan(candidate.plan, env)
-            return Unjudged(f"the environment {candidate.task.env!r} does not understand plans; ask an LLM judge")
-        finally:
-            env.close()
+            env = make_env(candidate.task)
+            try:
+                env.reset(candidate.task)
+                if isinstance(env, PlanAware):
+                    return judge_plan(candidate.plan, env)
+            finally:
+                env.close()
+        except Exception as error:  # whatever an engine raises
+            return Unjudged(f"the environment failed: {type(error).__name__}: {error}")
+        return Unjudged(f"the environment {candidate.task.env!r} does not understand plans; ask an LLM judge")
 
     return judge
 

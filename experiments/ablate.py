@@ -24,8 +24,8 @@ from rich.progress import Progress
 from experiments.cells import COLUMNS, run_cells
 from experiments.job import PANELS, read_metrics
 from experiments.settings import RunConfig, matched, read_run, resolve
+from experiments.tables import points, spread
 from hiplan.errors import ConfigError
-from hiplan.evaluation import t_interval
 from hiplan.training.checkpoint import write_text
 
 HERE = Path(__file__).resolve().parent
@@ -306,7 +306,7 @@ def results(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> tup
     return head, rows
 
 
-CONDITIONS = ("own", "own, fixed", "swapped", "none", "oracle")
+SHOWN = ("own", "own, fixed", "swapped", "none", "oracle")
 
 
 def reliance_rows(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:
@@ -314,7 +314,7 @@ def reliance_rows(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) 
     head = ["executor trained with", "plan", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
     head += ["actions on plan", f"against {next(iter(study.arms.values())).label}"]
     rows = []
-    for condition in CONDITIONS:
+    for condition in SHOWN:
         first: list[Summary] = []
         for arm, one in study.arms.items():
             known = [s["reliance"]["results"][condition] for s in cells if s["arm"] == arm]
@@ -343,17 +343,6 @@ def cost_rows(study: Study, cells: Sequence[Summary], chosen: dict[str, float]) 
         parameters = f"{known[0]['parameters']['trained']:,}"
         rows.append([one.label, parameters, f"x {chosen[arm]:g}", f"{steps:,.0f}", f"{wall:.0f}", f"{memory:.0f}"])
     return head, rows
-
-
-def points(share: float) -> str:
-    return f"{share:.0f} %"
-
-
-def spread(values: Sequence[float], signed: bool = False) -> str:
-    """Mean and interval in points: ``+12 [+3, +21]``."""
-    mean, low, high = t_interval(values)
-    sign = "+" if signed else ""
-    return f"{mean:{sign}.0f}" if low != low else f"{mean:{sign}.0f} [{low:{sign}.0f}, {high:{sign}.0f}]"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -45,37 +45,35 @@ class Cell:
 def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
     """Every cell's answer, in order; ``parallel`` processes with one torch thread each make those that are missing.
 
-    Raises ``ConfigError`` for a kept answer to other arguments.
+    Each process keeps what it has made, whatever becomes of the others. Raises ``ConfigError`` for a kept answer to
+    other settings, and for two cells with one file.
     """
+    if len({cell.file for cell in cells}) < len(cells):
+        raise ConfigError("two cells would be kept in one file; give runs in folders of different names")
+    for cell in cells:
+        if cell.file.is_file() and json.loads(cell.file.read_text())["cell"] != cell.digest:
+            raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
     missing = [cell for cell in cells if not cell.file.is_file()]
     with (
         ProcessPoolExecutor(max(1, parallel), multiprocessing.get_context("spawn")) as pool,
         Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
     ):
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
-        under_way = {pool.submit(_one_thread, cell.make, cell.arguments): cell for cell in missing}
+        under_way = {pool.submit(_keep, cell): cell for cell in missing}
         try:
             for future in as_completed(under_way):
-                cell = under_way[future]
-                kept = {"cell": cell.digest, "about": cell.about} | future.result()
-                write_text(cell.file, json.dumps(kept, indent=1, sort_keys=True) + "\n")
-                console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
+                future.result()
+                console.print(f"{under_way[future].file.stem}: done", markup=False, highlight=False)
                 progress.advance(bar)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # those under way are finished and kept
             raise
-    return [_read(cell) for cell in cells]
+    return [json.loads(cell.file.read_text()) for cell in cells]
 
 
-def _one_thread(make: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+def _keep(cell: Cell) -> None:
     import torch
 
     torch.set_num_threads(1)
-    return make(**arguments)
-
-
-def _read(cell: Cell) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(cell.file.read_text())
-    if found["cell"] != cell.digest:
-        raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
-    return found
+    kept = {"cell": cell.digest, "about": cell.about} | cell.make(**cell.arguments)
+    write_text(cell.file, json.dumps(kept, indent=1, sort_keys=True) + "\n")

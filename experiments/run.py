@@ -139,9 +139,11 @@ def convert(
     console.print(f"{checkpoint} with {to} weights is in {out}", markup=False, highlight=False)
 
 
-@app.command(help="Run a study (weights or baselines) over seeds; cells that are finished are kept and skipped.")
+@app.command(help="Run a study (weights, baselines, guard) over seeds; cells that are finished are kept and skipped.")
 def ablate(
-    study: Annotated[str, typer.Argument(help="weights: joint, split, partial, separate; baselines: README's table.")],
+    study: Annotated[
+        str, typer.Argument(help="weights: joint, split, partial, separate; baselines: README's table; guard.")
+    ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
     out: Annotated[Path | None, typer.Option(help="Folder of the runs and the report. [default: runs/STUDY]")] = None,
     kept: Annotated[
@@ -217,7 +219,7 @@ def _study(
         raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)}")
     options = "" if tasks is None else f" --tasks {tasks}"
     command = f"python experiments/run.py {study.__name__} {' '.join(map(str, runs))} --panels {panel_names}"
-    command += f"{options} --decoding {decoding}"
+    command += f"{options} --stage {stage} --decoding {decoding}"
     text = study(runs, stage, panel_names.split(","), tasks, decoding, out, parallel, console, command)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)

@@ -30,8 +30,11 @@ def train(
     print(f"{run.accelerator.process_index}/{run.accelerator.num_processes}")
     if stop:
         run.on_iteration = lambda row: sys.exit() if row["iteration"] == 1 else None
-    run.train()
-    model.weights.save(folder / "adapters", write=run.accelerator.is_main_process)
+    try:
+        run.train()
+        model.weights.save(folder / "adapters", write=run.accelerator.is_main_process)
+    finally:
+        run.accelerator.end_training()  # else a thread of gloo may abort a process that exits
 
 
 if __name__ == "__main__":

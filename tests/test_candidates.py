@@ -9,13 +9,16 @@ from hiplan.agent import Agent
 from hiplan.coordination import Candidates, by_executor, by_judge, by_rehearsal
 from hiplan.coordination.candidates import Choose, first
 from hiplan.envs import make_env
+from hiplan.errors import ConfigError
 from hiplan.evaluation import cost
 from hiplan.executors import Executor, OracleExecutor, ScriptedExecutor
-from hiplan.formats import render_numbered
+from hiplan.formats import parse_numbered, render_numbered
 from hiplan.model import Completion, Decoding, Request, ScriptedModel
+from hiplan.plan import PlanRevision
 from hiplan.planners import OraclePlanner, Planner
 from hiplan.prompts import BRIEF
 from hiplan.report import transcript
+from hiplan.requests import Steps
 from hiplan.rollout import Job, rollout
 from hiplan.trace import Conversation, Episode
 
@@ -32,6 +35,17 @@ def script(plans: Sequence[str], actions: Sequence[str] = (), choice: str = "1")
         return lines[conversation.role].pop(0)
 
     return ScriptedModel(say)
+
+
+class Watched:
+    """A model that notes how it was to sample."""
+
+    def __init__(self, model: ScriptedModel) -> None:
+        self.model, self.seen = model, list[tuple[str, float, int]]()
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        self.seen += [(r.role, r.decoding.temperature, r.seed) for r in requests]
+        return self.model.complete(requests)
 
 
 def play(plans: Sequence[str], choose: Choose, *, n: int = 3, choice: str = "1", retries: int = 0) -> Episode:
@@ -95,12 +109,13 @@ def test_a_rehearsal_takes_what_works_and_leaves_the_environment_as_it_was() -> 
 def test_a_planner_revises_in_rehearsals_too() -> None:
     better = "2. make plank\n3. make hinge\n1. make door after 2, 3"
     actions = ["get 4 plank", *MAKE_DOOR]
-    model = script([SHALLOW, "1. make hinge", better, "keep", better], [*actions, *["dance"] * 5, *actions])
+    model = Watched(script([SHALLOW, "1. make hinge", better, "keep", better], [*actions, *["dance"] * 5, *actions]))
     choose = by_rehearsal(Executor(BRIEF), Planner(BRIEF))
     episode = Agent(model, Candidates(Planner(BRIEF), 2, choose), Executor(BRIEF)).run(DOOR)
     assert [c.score for c in episode.candidates] == [1.0, 0.0] and episode.success
     rehearsed, *_ = episode.candidates[0].conversations
-    assert [s.text for s in rehearsed.segments if s.author == "assistant"] == [SHALLOW, better]
+    assert [s.text for s in rehearsed.segments if s.author == "assistant"] == [better], "beyond the plan itself"
+    assert cost(episode).calls == len(model.seen), "nothing is counted twice"
     written = [s.text for s in episode.conversations["planner"].segments if s.author == "assistant"]
     assert written == [SHALLOW, better], "the conversation went on from the plan, not from the rehearsal"
 
@@ -108,17 +123,6 @@ def test_a_planner_revises_in_rehearsals_too() -> None:
 def test_planners_without_a_model_can_be_candidates() -> None:
     episode = Agent(script([]), Candidates(OraclePlanner(), 2, by_judge), OracleExecutor()).run(DOOR)
     assert episode.success and [c.score for c in episode.candidates] == [0.0, None]
-
-
-class Watched:
-    """A model that notes how it was to sample."""
-
-    def __init__(self, model: ScriptedModel) -> None:
-        self.model, self.seen = model, list[tuple[str, float, int]]()
-
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        self.seen += [(r.role, r.decoding.temperature, r.seed) for r in requests]
-        return self.model.complete(requests)
 
 
 def test_candidates_are_sampled_at_a_temperature_of_their_own() -> None:
@@ -137,6 +141,30 @@ def test_apps_and_rollouts_play_the_same_episode_and_keep_it(choose: Callable[..
     (rolled,) = rollout([Job(DOOR, planner, Executor(BRIEF))], script([SHALLOW, GOOD], MAKE_DOOR), make_env)
     played = Agent(script([SHALLOW, GOOD], MAKE_DOOR), planner, Executor(BRIEF)).run(DOOR)
     assert played.to_json() == rolled.to_json() == Episode.from_json(rolled.to_json()).to_json()
+
+
+def test_a_conversation_is_nobody_elses() -> None:
+    """A planner that keeps no conversation gets none from a rehearsal."""
+    choose = by_rehearsal(Executor(BRIEF), OraclePlanner())
+    model = script([], [*MAKE_DOOR, *["dance"] * 5, *MAKE_DOOR])
+    planner = Candidates(Alternating(), 2, choose)
+    episode = Agent(model, planner, Executor(BRIEF)).run(DOOR)
+    assert episode.success and "planner" not in episode.conversations
+
+
+class Alternating(OraclePlanner):
+    """Says the oracle's plan, then a shallow one."""
+
+    asked = 0
+
+    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+        self.asked += 1
+        return (yield from super().plan(episode)) if self.asked % 2 else PlanRevision(plan=parse_numbered(SHALLOW))
+
+
+def test_there_is_at_least_one() -> None:
+    with pytest.raises(ConfigError, match="at least 1 candidate plan, got 0"):
+        Candidates(Planner(BRIEF), 0, by_judge)
 
 
 def test_an_agent_plans_without_acting() -> None:

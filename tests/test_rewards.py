@@ -5,8 +5,8 @@ import pytest
 from hiplan.coordination import PlanScore
 from hiplan.formats import parse_numbered
 from hiplan.task import Task
-from hiplan.trace import Conversation, Episode, PlanRecord, StopReason, Turn, Verdict
-from hiplan.training.rewards import Guard, RewardWeights, role_reward
+from hiplan.trace import Candidate, Conversation, Episode, PlanRecord, StopReason, Turn, Verdict
+from hiplan.training.rewards import Guard, RewardWeights, format_share, role_reward
 
 GOOD, BAD = PlanScore(5, 5, 5), PlanScore(2, 5, 5)
 FOLLOWING = RewardWeights(adherence=0.4, coverage=0.2)
@@ -71,3 +71,14 @@ def test_who_needs_the_judge() -> None:
     assert [RewardWeights(coverage=0.1, guard=g).judged("executor") for g in ("none", "success", "plan", "either")] == [
         False, False, True, True,
     ]  # fmt: skip
+
+
+def test_texts_of_plans_not_taken_count_too() -> None:
+    """Three of four candidates could not be read: a quarter of the planner's texts is worth something."""
+    played = episode(False)
+    talks = [Conversation("planner") for _ in range(4)]
+    for talk in talks:
+        talk.answer("x", "plan", 0)
+    played.conversations["planner"], played.mistakes["planner"] = talks[0], 3
+    played.candidates = [Candidate(None, conversations=[talk]) for talk in talks[1:]]
+    assert format_share(played, "planner") == pytest.approx(1 / 4)

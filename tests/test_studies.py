@@ -1,6 +1,7 @@
 """Studies and what leaves a run: hand-computed tables, kept cells, exported roles and converted checkpoints."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +296,26 @@ def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
     other = DoneCell(cells[0].file, doubled, {"n": 1}, {"number": 3})
     with pytest.raises(ConfigError, match="made with other settings"):
         run_cells([other], 1, quiet)
+    with pytest.raises(ConfigError, match="two cells would be kept in one file"):
+        run_cells([cells[0], cells[0]], 1, quiet)
+
+
+def sometimes(n: int, folder: str) -> dict[str, Any]:
+    """Fails for 0, once another has begun, which then takes a while."""
+    begun = Path(folder) / "begun"
+    if n == 0:
+        while not begun.exists():
+            time.sleep(0.05)
+        raise ValueError("no answer")
+    begun.touch()
+    time.sleep(1)
+    return doubled(n)
+
+
+def test_what_has_begun_is_kept_when_another_cell_fails(tmp_path: Path) -> None:
+    cells = [
+        DoneCell(tmp_path / f"{n}.json", sometimes, {"n": n, "folder": str(tmp_path)}, {"number": n}) for n in (5, 0)
+    ]
+    with pytest.raises(ValueError, match="no answer"):
+        run_cells(cells, 2, Console(quiet=True))
+    assert json.loads((tmp_path / "5.json").read_text())["twice"] == 10

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
-from hiplan.coordination import Limits, PlanGraph, ReplanPolicy, judge_plan
+from hiplan.coordination import Limits, PlanGraph, ReplanPolicy, Submission, Unjudged, rules_judge
 from hiplan.coordination.adherence import carried
 from hiplan.coordination.matching import SYNONYM_GROUPS
-from hiplan.env import EnvFactory, PlanAware
+from hiplan.env import EnvFactory
 from hiplan.evaluation.evaluate import Cell, EvalResult, evaluate
 from hiplan.executors import Executor
 from hiplan.model import Completion, Decoding, Model, Request
@@ -49,10 +49,13 @@ def reliance(
     limits: Limits | None = None,
     reword: Callable[[Plan], Plan] | None = None,
 ) -> dict[str, EvalResult]:
-    """The same executor on the same tasks with the same seeds under each of ``CONDITIONS``, tasks in order.
+    """The same executor on the same tasks under each of ``CONDITIONS``, tasks in order.
 
     Differences are to be taken task by task (``statistics.paired``). Plans that are compared with each other are fixed:
-    a planner that may revise would mend the bad ones. ``reword``: default ``paraphrased``.
+    a planner that may revise would mend the bad ones. A task without the plan in question (its planner's text could not
+    be read, or no other task has other steps) is played without one; a condition that no task has a plan for is left
+    out. Seeds go with tasks, but actions are drawn alike under two conditions only when decoding is greedy.
+    ``reword``: default ``paraphrased``.
     """
     prompts = getattr(model, "prompts", FULL)
 
@@ -69,7 +72,7 @@ def reliance(
         "oracle, fixed": oracle,
     }
     found = live | play({name: GivenPlans(plans) for name, plans in given.items()})
-    return {name: found[name] for name in CONDITIONS}
+    return {n: found[n] for n in CONDITIONS if n == "none" or first_plans(found[n].episodes)}
 
 
 def first_plans(episodes: Sequence[Episode]) -> dict[str, Plan]:
@@ -99,7 +102,8 @@ def paraphrased(plan: Plan) -> Plan:
 
     def reworded(text: str) -> str:
         first, space, rest = text.partition(" ")
-        return following.get(first.lower(), first) + space + rest
+        other = following.get(first.lower(), first)
+        return (other.capitalize() if first[:1].isupper() else other) + space + rest
 
     steps = tuple(s.model_copy(update={"description": reworded(s.description)}) for s in plan.steps)
     return plan.model_copy(update={"steps": steps})
@@ -176,20 +180,10 @@ def overlap(episode: Episode) -> float | None:
     return fmean(shares) if shares else None
 
 
-def judged(episodes: Sequence[Episode], make_env: EnvFactory) -> list[float]:
-    """The rule-based judge's mean score (1 to 5) of each episode's first plan.
-
-    Raises ``TypeError`` for an environment that cannot judge.
-    """
-    scores = []
-    for episode in episodes:
-        env = make_env(episode.task)
-        env.reset(episode.task)
-        if not isinstance(env, PlanAware):
-            raise TypeError(f"tasks of {episode.task.env!r} cannot be judged; expected a PlanAware environment")
-        scores.append(judge_plan(episode.plans[0].plan if episode.plans else None, env).mean)
-        env.close()
-    return scores
+def judged(episodes: Sequence[Episode], make_env: EnvFactory) -> list[float | None]:
+    """The rule-based judge's mean score (1 to 5) of each episode's first plan; ``None`` where it cannot judge."""
+    plans = [Submission(e.task, e.observation, e.plans[0].plan if e.plans else None) for e in episodes]
+    return [None if isinstance(s, Unjudged) else s.mean for s in rules_judge(make_env)(plans)]
 
 
 def correlation(scores: Sequence[float], uplift: Sequence[float]) -> float:

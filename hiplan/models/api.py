@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -87,6 +88,14 @@ class Endpoint:
             )
         if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.url):
             raise ConfigError(f"an endpoint's address looks like 'http://localhost:8000/v1', got {self.url!r}")
+        try:
+            parts = urlsplit(self.url)
+            (parts.hostname or "").encode("idna")
+            known = parts.port is None or parts.port > 0
+        except (ValueError, UnicodeError):
+            known = False
+        if not known:
+            raise ConfigError(f"the endpoint's address {self.url!r} has no such host or port; check it")
         if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
             raise ConfigError(
                 "an endpoint takes a concurrency of at least 1, retries of at least 0 and a timeout above 0, "
@@ -126,7 +135,7 @@ class Endpoint:
     def _ask(self, given: Mapping[str, JsonValue]) -> Reply:
         whole = {"model": self.model, **given, **self.body}
         body = {name: value for name, value in whole.items() if value is not None}
-        identity = json.dumps({"url": self.url, "body": body}, sort_keys=True)
+        identity = json.dumps({"url": self.url, "body": body, "seed": given.get("seed")}, sort_keys=True)
         entry = self.cache and self.cache / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
         if entry and (known := _read_entry(entry)):
             self._count(cached=1)

@@ -34,8 +34,11 @@ def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any]
     beside.rename(folder)
 
 
-def load_stage(folder: Path) -> LocalModel:
-    """The model with the stage's adapters. Raises ``CheckpointError`` where there is no whole stage."""
+def load_stage(folder: Path, trained: bool = True) -> LocalModel:
+    """The model with the stage's adapters, or as it was before any training.
+
+    Raises ``CheckpointError`` where there is no whole stage.
+    """
     try:
         known = json.loads((folder / "stage.json").read_text())
         base, weights = known["base"], WeightsConfig.model_validate(known["weights"])
@@ -44,7 +47,8 @@ def load_stage(folder: Path) -> LocalModel:
             f"{str(folder)!r} is not a stage checkpoint ({type(error).__name__}); expected a folder such as "
             "RUN/stages/joint with stage.json and adapters"
         ) from None
-    return LocalModel.load(base, weights, adapters=folder, **known.get("loaded_with", {}))
+    adapters = folder if trained else None  # new adapters do nothing
+    return LocalModel.load(base, weights, adapters=adapters, **known.get("loaded_with", {}))
 
 
 def load_adapters(base: str, adapters: Mapping[Role, Path]) -> LocalModel:

@@ -73,7 +73,7 @@ summary b { margin-right: 8px; }
 </head>
 <body>
 <main>
-<header><h1>{{ name }}</h1><p>training report of hiplan</p></header>
+<header><h1>{{ name }}</h1><p>report of hiplan</p></header>
 {% if tiles %}<div class="tiles">
 {% for label, value in tiles %}<div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
 {% endfor %}</div>{% endif %}
@@ -92,6 +92,7 @@ summary b { margin-right: 8px; }
 <p class="note">{{ curves_note }}</p>{% endif %}
 
 {% if diagnostics %}<h2>{{ diagnostics.title }}</h2>
+{% if diagnostics.about %}<p class="note">{{ diagnostics.about }}</p>{% endif %}
 {% for section in diagnostics.sections %}<h3>{{ section.title }}</h3>
 {% if section.rows %}<div class="card"><table>
 <tr>{% for text, numeric in section.head %}<th{% if numeric %} class="num"{% endif %}>{{ text }}</th>{% endfor %}</tr>

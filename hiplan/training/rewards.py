@@ -23,8 +23,9 @@ class RewardWeights(BaseModel):
     ``outcome``: the environment's reward (both roles). ``format``: share of the role's texts that could be used.
     ``adherence``: share of actions on plan, ``coverage``: share of the plan's steps that were done (executor).
     ``quality``: the judge's mean score of the first plan, scaled to [0, 1] (planner).
-    ``guard``: when adherence and coverage count, so that nobody learns to obey bad plans: in episodes that succeed
-    (``success``), with a first plan that the judge passes (``plan``), in either case, or always (``none``).
+    ``guard``: when adherence and coverage count, so that obeying bad plans does not pay: in episodes that succeed
+    (``success``), with a first plan that the judge passes (``plan``), in either case, or always (``none``). Revisions
+    are not judged again; where the environment cannot judge, no plan passes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +71,7 @@ def format_share(episode: Episode, role: Role) -> float:
     """Share of the role's texts that parsed; for the executor, of actions the environment did not refuse."""
     if role == "executor":
         return sum(not turn.refused for turn in episode.turns) / max(1, len(episode.turns))
-    planner = episode.conversations.get("planner")
-    texts = sum(s.author == "assistant" for s in planner.segments) if planner else 0
+    conversations = episode.exchanges("planner")
+    conversations += [c for candidate in episode.candidates for c in candidate.conversations if c.role == "planner"]
+    texts = sum(s.author == "assistant" for c in conversations for s in c.segments)
     return 1 - episode.mistakes.get("planner", 0) / max(1, texts)

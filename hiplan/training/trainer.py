@@ -24,9 +24,9 @@ import numpy as np
 from accelerate import Accelerator, DistributedType
 from torch.distributed import is_initialized
 
-from hiplan.coordination import Limits, judge_plan
+from hiplan.coordination import Limits, PlanScore, Submission, Unjudged, rules_judge
 from hiplan.coordination.adherence import scores
-from hiplan.env import EnvFactory, PlanAware
+from hiplan.env import EnvFactory
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.evaluation.panels import TaskMix
 from hiplan.executors import Executor
@@ -100,6 +100,7 @@ class ProgressiveTrainer:
         self.limits = Limits(turns=self.config.turns)
         self.decoding = self.config.decoding()
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
+        self._scores: dict[Any, PlanScore | None] = {}
         self.learner = Learner(self.model, self.config, self.accelerator, self.seed)
         found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
         length = self._resume(found) if found else 0
@@ -160,6 +161,7 @@ class ProgressiveTrainer:
         collected = time.perf_counter()
         row = self._describe(stage, rollouts) | self._read(rollouts)
         self.learner.next_iteration()
+        self._scores.clear()
         lessons = {role: self._lesson(stage, role, rollouts) for role in stage.trains}
         for role, (figures, rows) in lessons.items():
             row |= figures
@@ -245,14 +247,18 @@ class ProgressiveTrainer:
         rewards = []
         for i in mine:
             episode = rollouts.episodes[i]
-            score = None
-            if stage.rewards.judged(role) and episode.plans:
-                env = self.make_env(episode.task)
-                env.reset(episode.task)
-                score = judge_plan(episode.plans[0].plan, env) if isinstance(env, PlanAware) else None
-                env.close()
+            score = self._score(episode) if stage.rewards.judged(role) else None
             rewards.append(role_reward(episode, role, stage.rewards, score))
         return mine, rewards
+
+    def _score(self, episode: Episode) -> PlanScore | None:
+        """The rule-based judge's of the first plan, once per task and plan of an iteration."""
+        plan = episode.plans[0].plan if episode.plans else None
+        key = episode.task.id, plan and plan.steps
+        if key not in self._scores:
+            (score,) = rules_judge(self.make_env)([Submission(episode.task, episode.observation, plan)])
+            self._scores[key] = None if isinstance(score, Unjudged) else score
+        return self._scores[key]
 
     def _informative(self, stage: Stage, rollouts: Rollouts) -> set[Any]:
         useful: set[Any] = set()
@@ -280,8 +286,8 @@ class ProgressiveTrainer:
 
     def _read(self, rollouts: Rollouts) -> dict[str, Any]:
         """How much the executor's words depend on the plan it reads, on some of these episodes (``plan_kl``)."""
-        firsts = dict(zip(reversed(rollouts.groups), reversed(rollouts.episodes), strict=True))
-        some = [e for e in reversed(firsts.values()) if "executor" in e.conversations][: self.config.plan_kl]
+        planned = [e for e in rollouts.episodes if "executor" in e.conversations and e.plans and e.plans[0].plan]
+        some = list({e.task.id: e for e in reversed(planned)}.values())[::-1][: self.config.plan_kl]
         return {"plan_kl": plan_kl(self.model, some, self.config.temperature)} if some else {}
 
     # -- the record --------------------------------------------------------------------------
