@@ -88,7 +88,7 @@ class Run:
 
 def read_runs(folders: Sequence[Path], stage: str) -> list[Run]:
     """Raises ``ConfigError`` where they cannot be compared."""
-    runs = read_runs(folders, stage)
+    runs = [Run.read(folder, stage) for folder in folders]
     for run in runs[1:]:
         for key, value in run.conditions.items():
             if value != (first := runs[0].conditions[key]):
