@@ -82,8 +82,9 @@ class Run:
     def conditions(self) -> dict[str, Any]:
         """What else its episodes depend on: the base and how it is read, tasks, turns, tokens."""
         known = json.loads((self.stage / "stage.json").read_text())
-        about = {key: known["about"].get(key) for key in ("env", "eval_turns", "decoding")}
-        return {key: known.get(key) for key in ("base", "loaded_with")} | about
+        about = {key: known["about"].get(key) for key in ("env", "eval_turns")}
+        tokens = {"tokens": known["about"].get("decoding")}  # and the temperature of training, which does not matter
+        return {key: known.get(key) for key in ("base", "loaded_with")} | about | tokens
 
 
 def read_runs(folders: Sequence[Path], stage: str) -> list[Run]:
