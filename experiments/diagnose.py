@@ -83,8 +83,9 @@ class Run:
         """What else its episodes depend on: the base and how it is read, tasks, turns, tokens."""
         known = json.loads((self.stage / "stage.json").read_text())
         about = {key: known["about"].get(key) for key in ("env", "eval_turns")}
-        tokens = {"tokens": known["about"].get("decoding")}  # and the temperature of training, which does not matter
-        return {key: known.get(key) for key in ("base", "loaded_with")} | about | tokens
+        decoding = known["about"].get("decoding") or {}
+        about |= {key: decoding.get(key) for key in ("plan_tokens", "action_tokens")}
+        return {key: known.get(key) for key in ("base", "loaded_with")} | about
 
 
 def read_runs(folders: Sequence[Path], stage: str) -> list[Run]:
