@@ -238,7 +238,7 @@ def diagnose(
         after = [found[name, str(run.folder)] for run in runs]
         sections += reliance_sections(name, seeds, before, after, out)
         if len(runs) > 1:
-            sections.append(cross_section(name, seeds, found[name, "cross"]["matrix"], out))
+            sections.append(cross_section(name, seeds, found[name, "cross"]["matrix"]))
         sections.append(deviation_section(name, before, after, out))
     return finished("Is the plan used, and is it any good?", sections, out, command, found.values())
 

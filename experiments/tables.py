@@ -10,7 +10,7 @@ from typing import Any
 
 from hiplan.evaluation import correlation, paired, plan_reliance, t_interval
 from hiplan.evaluation.diagnostics import CONDITIONS, USED_UP
-from hiplan.report.comparisons import draw_deviations, draw_matrix, draw_reliance
+from hiplan.report.comparisons import draw_deviations, draw_reliance
 from hiplan.report.diagnostics import Section
 from hiplan.trace import Verdict
 
@@ -81,7 +81,7 @@ def reliance_sections(
     ]
 
 
-def cross_section(name: str, seeds: Sequence[int], matrix: Sequence[Sequence[Kept]], out: Path) -> Section:
+def cross_section(name: str, seeds: Sequence[int], matrix: Sequence[Sequence[Kept]]) -> Section:
     """Planners in rows, executors in columns."""
     rows = [
         [f"planner of seed {s}", *(points(100 * c["success"]) for c in row)]
@@ -91,9 +91,8 @@ def cross_section(name: str, seeds: Sequence[int], matrix: Sequence[Sequence[Kep
     share = [[100 * cell["success"] for cell in row] for row in matrix]
     gaps = [share[i][i] - fmean([share[i][j] for j in range(n) if j != i]) for i in range(n)]
     note = f"Own executor against the others': {spread(gaps, signed=True)} points, 95 % t-interval over planners."
-    picture = draw_matrix([[c["success"] for c in row] for row in matrix], seeds, out / f"cross-{name}.png")
     head = ["", *(f"executor of seed {seed}" for seed in seeds)]
-    return section(f"Roles of different runs, {name} tasks", note, head, rows, picture.name)
+    return section(f"Roles of different runs, {name} tasks", note, head, rows)
 
 
 def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], out: Path) -> Section:

@@ -1,4 +1,4 @@
-"""Pictures of diagnostics: success under different plans, roles of different runs, where episodes leave their plan."""
+"""Pictures of diagnostics: success under different plans, and where episodes leave their plan."""
 
 from __future__ import annotations
 
@@ -38,21 +38,6 @@ def draw_reliance(success: Mapping[str, tuple[float, Sequence[float]]], path: Pa
     axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     axes.grid(axis="x", color="#dddddd", zorder=0)
     axes.set_axisbelow(True)
-    return _save(figure, path)
-
-
-def draw_matrix(success: Sequence[Sequence[float]], seeds: Sequence[int], path: Path) -> Path:
-    """Cross-play: planners in rows, executors in columns."""
-    figure, axes = _figure(1.9 + 0.9 * len(seeds), 1.3 + 0.75 * len(seeds))
-    axes.imshow([[100 * s for s in row] for row in success], cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for i, row in enumerate(success):
-        for j, share in enumerate(row):
-            look = {"weight": "bold"} if i == j else {}
-            axes.text(
-                j, i, f"{100 * share:.0f} %", ha="center", va="center", color="white" if share > 0.55 else INK, **look
-            )
-    axes.set_xticks(range(len(seeds)), [f"executor {s}" for s in seeds])
-    axes.set_yticks(range(len(seeds)), [f"planner {s}" for s in seeds])
     return _save(figure, path)
 
 

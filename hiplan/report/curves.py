@@ -62,9 +62,10 @@ def draw_curves(metrics: Sequence[Row], path: Path | str) -> Path:
     _draw_success(main, train, evals, spans)
     for number, chart in enumerate(charts):
         axes = figure.add_subplot(grid[1 + number // columns, number % columns])
-        for key, label, color in chart.series:
+        series = [s for s in chart.series if any(math.isfinite(_value(row, s[0])) for row in train)]
+        for key, label, color in series:
             _line(axes, train, spans, key, label, color)
-        if len(chart.series) > 1:
+        if len(series) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
         axes.set_title(chart.title, fontsize=10, loc="left", color=INK)
         _dress(axes, spans, chart.share)

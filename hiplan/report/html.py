@@ -144,7 +144,11 @@ def _diagnostics(run: Path) -> dict[str, Any] | None:
         }
         for section in (found.sections if found else ())
     ]
-    return {"title": clean(found.title), "about": clean(found.about), "sections": sections} if found else None
+    return (
+        {"title": clean(found.title), "about": clean(found.about).replace("`", ""), "sections": sections}
+        if found
+        else None
+    )
 
 
 def _facts(panels: Mapping[str, Any], config: str, environment: Mapping[str, Any]) -> list[tuple[str, str]]:
