@@ -73,6 +73,11 @@ class Run:
         return Run(folder, config.seed, path)
 
     @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.resolve().name
+
+    @property
     def digest(self) -> str:
         """Of the stage's weights."""
         files = sorted(self.stage.rglob("*.safetensors"))
@@ -140,7 +145,7 @@ def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str
 
 def reliance_cell(run: Run, when: str, setting: Setting, folder: Path) -> Cell:
     """The run's stage, or its base, under every condition."""
-    name = f"{setting.panel}-{when}" + (f"-{run.folder.name}" if when == AFTER else "")
+    name = f"{setting.panel}-{when}" + (f"-{run.name}" if when == AFTER else "")
     about = vars(setting) | run.conditions | ({"weights": run.digest} if when == AFTER else {})
     arguments = {"stage": str(run.stage), "when": when, "setting": vars(setting)}
     return Cell(folder / f"{name}.json", measure_reliance, arguments, about)
@@ -251,7 +256,7 @@ def policies(
     runs = read_runs(folders, stage)
     cells = {
         (name, way, i): Cell(
-            out / "cells" / f"{name}-{place:02d}-{run.folder.name}.json",
+            out / "cells" / f"{name}-{place:02d}-{run.name}.json",
             measure_way,
             {"stage": str(run.stage), "way": way, "setting": setting},
             setting | run.conditions | {"way": way, "weights": run.digest},
