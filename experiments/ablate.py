@@ -21,7 +21,7 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.cells import COLUMNS, run_cells
+from experiments.cells import COLUMNS, read_kept, run_cells
 from experiments.job import PANELS, read_metrics
 from experiments.settings import RunConfig, matched, read_run, resolve
 from experiments.tables import points, spread
@@ -180,8 +180,8 @@ class Runner:
         digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
         file = self.kept / f"{cell.name}.json"
         if file.is_file():
-            known: Summary = json.loads(file.read_text())
-            if known["config"] != digest:
+            known: Summary = read_kept(file)
+            if known.get("config") != digest:
                 raise ConfigError(f"{str(file)!r} was made with other settings; delete it, or give another --kept")
             return known
         folder = self.runs / cell.name

@@ -51,7 +51,7 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[di
     if len({cell.file for cell in cells}) < len(cells):
         raise ConfigError("two cells would be kept in one file; give runs in folders of different names")
     for cell in cells:
-        if cell.file.is_file() and json.loads(cell.file.read_text())["cell"] != cell.digest:
+        if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
             raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
     missing = [cell for cell in cells if not cell.file.is_file()]
     with (
@@ -69,6 +69,17 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[di
             pool.shutdown(cancel_futures=True)  # those under way are finished and kept
             raise
     return [json.loads(cell.file.read_text()) for cell in cells]
+
+
+def read_kept(file: Path) -> dict[str, Any]:
+    """A kept answer. Raises ``ConfigError`` for a file that holds none."""
+    try:
+        found = json.loads(file.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{str(file)!r} is broken; delete it, and it is made anew")
+    return found
 
 
 def _keep(cell: Cell) -> None:

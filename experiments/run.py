@@ -149,7 +149,7 @@ def ablate(
     kept: Annotated[
         Path | None, typer.Option(help="Folder of the cells' summaries. [default: docs/studies/STUDY]")
     ] = None,
-    parallel: Annotated[int, typer.Option(help="Cells at once, one torch thread each.")] = 2,
+    parallel: Annotated[int, typer.Option(min=1, help="Cells at once, one torch thread each.")] = 2,
     set: Set = None,
 ) -> None:
     from experiments.ablate import SEARCH_SEED, STUDIES, Runner, report
@@ -172,7 +172,7 @@ def ablate(
 Runs = Annotated[list[Path], typer.Argument(help="Folders of finished runs that differ in their seed.")]
 StageName = Annotated[str, typer.Option(help="The stage that is measured.")]
 PanelNames = Annotated[str, typer.Option("--panels", help="train, dev, heldout; comma-separated.")]
-Parallel = Annotated[int, typer.Option(help="Processes at once, one torch thread each.")]
+Parallel = Annotated[int, typer.Option(min=1, help="Processes at once, one torch thread each.")]
 Few = Annotated[int | None, typer.Option(help="Use only so many tasks of each panel.")]
 Greedy = Annotated[str, typer.Option(help="greedy, t0.3, t0.7 or t1.0.")]
 
