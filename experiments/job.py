@@ -76,7 +76,7 @@ class Job:
                 self._measure_whole("final", sample=True)
         if self.first:
             self._report()
-        self.trainer.accelerator.end_training()  # else a thread of gloo may abort a process that exits
+        self.trainer.accelerator.end_training()
 
     # -- measuring ---------------------------------------------------------------------------
 

@@ -309,9 +309,11 @@ def plans(
 
 
 def one_line(run: Callable[[], Any]) -> int:
-    """Run the app; a user's mistake is one line on standard error and exit code 2."""
+    """Run the app and return its exit code; a user's mistake is one line on standard error and exit code 2."""
     try:
         run()
+    except SystemExit as ended:  # typer's own end
+        return int(ended.code or 0)
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
@@ -319,4 +321,9 @@ def one_line(run: Callable[[], Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(one_line(app))
+    code = one_line(app)
+    if "WORLD_SIZE" in os.environ:  # started by accelerate launch or torchrun
+        from hiplan.training.processes import leave
+
+        leave(code)
+    sys.exit(code)

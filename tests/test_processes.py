@@ -52,7 +52,7 @@ def test_two_processes_learn_what_one_learns(mode: str, method: str, kl: float, 
 def launch(*arguments: Any) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", HERE / "process_worker.py"]
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         list(map(str, [*command, *arguments])), env=environment, capture_output=True, text=True, timeout=240
     )

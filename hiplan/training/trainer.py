@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator, DistributedType
+from torch.accelerator import is_available as has_accelerator
 from torch.distributed import is_initialized
 
 from hiplan.coordination import Limits, PlanScore, Submission, Unjudged, rules_judge
@@ -88,7 +89,7 @@ class ProgressiveTrainer:
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(cpu=not has_accelerator())  # else two without a GPU are one process each
         self.model.to(self.accelerator.device)
         if self.config.shard or self.accelerator.distributed_type is DistributedType.FSDP:
             self._shard()
