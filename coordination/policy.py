@@ -5,14 +5,16 @@ Policies combine with ``any_of`` and are bounded by ``capped``. None asks where 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
+from typing import Literal
 
 from hiplan.coordination.adherence import Tracker
 from hiplan.plan import ReplanKind, ReplanReason
 from hiplan.trace import Episode, Turn, Verdict
 
 ReplanPolicy = Callable[[Tracker, Episode], ReplanReason | None]
+PolicyName = Literal["never", "on_failure", "contradicted", "every_turn"]
 
 
 def never(tracker: Tracker, episode: Episode) -> ReplanReason | None:
@@ -87,6 +89,14 @@ def on_failure(cap: int = 8, stuck_after: int = 3) -> ReplanPolicy:
     ``cap``: revisions asked for in one episode at most. ``stuck_after``: idle actions that count as stuck.
     """
     return capped(any_of(failed_step, used_up, stuck(stuck_after)), cap)
+
+
+POLICIES: Mapping[PolicyName, ReplanPolicy] = {  # those that settings name
+    "never": never,
+    "on_failure": on_failure(),
+    "contradicted": capped(any_of(contradicted, used_up, stuck()), 8),
+    "every_turn": every(1),
+}
 
 
 def idle_turns(episode: Episode) -> int:

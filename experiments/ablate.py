@@ -107,6 +107,16 @@ STUDIES = {
         rates=(0.5, 1.0, 2.0),
         stages=("executor", "planner", "final"),
     ),
+    "revise": Study(
+        "When plans are revised, in training and after it",
+        {
+            "on_failure": Arm("on failure", ("train.revise=on_failure",)),
+            "every_turn": Arm("every turn (AdaPlan)", ("train.revise=every_turn",)),
+            "never": Arm("never", ("train.revise=never",)),
+        },
+        set=SMALL,
+        stages=("executor", "planner", "final"),
+    ),
     "guard": Study(
         "Rewarding adherence under the plans of an untrained planner",
         {
@@ -336,12 +346,16 @@ def cost_rows(study: Study, cells: Sequence[Summary], chosen: dict[str, float]) 
     """What each arm took: parameters, environment steps, time and memory."""
     head = ["weights" if study.rates else "agent", "trained parameters", "learning rates", "environment steps"]
     head += ["seconds a run", "peak memory, MB"]
+    told = all("calls" in e for s in cells for e in s["evals"])  # older runs did not count
+    head += ["model calls an episode (train)", "tokens read", "tokens written"] if told else []
     rows = []
     for arm, one in study.arms.items():
         known = [s for s in cells if s["arm"] == arm and s["seed"] != SEARCH_SEED]
         steps, wall, memory = (fmean(s[key] for s in known) for key in ("env_steps", "wall_s", "memory_mb"))
         parameters = f"{known[0]['parameters']['trained']:,}"
-        rows.append([one.label, parameters, f"x {chosen[arm]:g}", f"{steps:,.0f}", f"{wall:.0f}", f"{memory:.0f}"])
+        row = [one.label, parameters, f"x {chosen[arm]:g}", f"{steps:,.0f}", f"{wall:.0f}", f"{memory:.0f}"]
+        last = [evaluation(s, study.stages[-1], "train", one.agent) for s in known]
+        rows.append(row + [f"{fmean(e[key] for e in last):,.1f}" for key in ("calls", "read", "written") if told])
     return head, rows
 
 

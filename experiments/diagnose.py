@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.cells import Cell, run_cells
-from experiments.job import PANELS, panels
+from experiments.job import PANELS, costs, panels
 from experiments.measure import as_trained
 from experiments.settings import read_run
 from experiments.tables import (
@@ -85,11 +85,13 @@ class Run:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What else its episodes depend on: the base and how it is read, tasks, turns, tokens."""
+        """What else its episodes depend on: the base and how it is read, tasks, turns, tokens, revisions."""
         known = json.loads((self.stage / "stage.json").read_text())
         about = {key: known["about"].get(key) for key in ("env", "eval_turns")}
         decoding = known["about"].get("decoding") or {}
         about |= {key: decoding.get(key) for key in ("plan_tokens", "action_tokens")}
+        if (revise := known["about"].get("revise", "on_failure")) != "on_failure":  # what stages without it had
+            about["revise"] = revise
         return {key: known.get(key) for key in ("base", "loaded_with")} | about
 
 
@@ -115,12 +117,12 @@ class Setting:
     decoding: str
     seed: int = 0
 
-    def of(self, stage: str) -> tuple[Sequence[Task], Decoding, Limits, str]:
-        """Tasks, decoding, limits, and the panel's hash, as the stage was trained for."""
+    def of(self, stage: str) -> tuple[Sequence[Task], Decoding, ReplanPolicy, Limits, str]:
+        """Tasks, decoding, when plans are revised, limits, and the panel's hash, as the stage was trained for."""
         config = as_trained(Path(stage), panel_tasks=self.tasks)
         panel = panels(config)[self.panel]  # type: ignore[index]
-        limits = Limits(turns=config.eval_turns)
-        return panel.tasks, config.train.decoding(TEMPERATURES[self.decoding]), limits, panel.hash
+        decoding, limits = config.train.decoding(TEMPERATURES[self.decoding]), Limits(turns=config.eval_turns)
+        return panel.tasks, decoding, policy.POLICIES[config.train.revise], limits, panel.hash
 
 
 # -- cells --------------------------------------------------------------------------------------
@@ -128,10 +130,9 @@ class Setting:
 
 def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str, Any]:
     """One model under every condition."""
-    tasks, decoding, limits, panel = Setting(**setting).of(stage)
-    results = reliance(
-        load_stage(Path(stage), when == AFTER), tasks, make_env, decoding, seed=setting["seed"], limits=limits
-    )
+    tasks, decoding, revise, limits, panel = Setting(**setting).of(stage)
+    model = load_stage(Path(stage), when == AFTER)
+    results = reliance(model, tasks, make_env, decoding, seed=setting["seed"], policy=revise, limits=limits)
     own = results["own"].episodes
     shares = [share for e in own if (share := overlap(e)) is not None]
     return {
@@ -153,17 +154,16 @@ def reliance_cell(run: Run, when: str, setting: Setting, folder: Path) -> Cell:
 
 def measure_cross_play(stages: list[str], setting: dict[str, Any]) -> dict[str, Any]:
     """Every planner with every executor."""
-    tasks, decoding, limits, panel = Setting(**setting).of(stages[0])
+    tasks, decoding, revise, limits, panel = Setting(**setting).of(stages[0])
     models = [load_stage(Path(stage)) for stage in stages]
-    rows = cross_play(models, tasks, make_env, decoding, seed=setting["seed"], limits=limits)
+    rows = cross_play(models, tasks, make_env, decoding, seed=setting["seed"], policy=revise, limits=limits)
     return {"panel": panel, "matrix": [[described(result) for result in row] for row in rows]}
 
 
 def described(result: EvalResult) -> dict[str, Any]:
     """What is kept of a result."""
-    costs = [cost(e) for e in result.episodes]
-    every = {key: fmean(getattr(c, key) for c in costs) for key in ("calls", "read", "written", "turns")}
-    return every | {
+    return costs(result) | {
+        "turns": fmean(cost(e).turns for e in result.episodes),
         "success": result.success,
         "solved": "".join("01"[e.success] for e in result.episodes),
         "adherence": result.adherence,
@@ -210,7 +210,7 @@ WAYS: dict[str, Way] = {
 
 def measure_way(stage: str, way: str, setting: dict[str, Any]) -> dict[str, Any]:
     """One way of revising or choosing."""
-    tasks, decoding, limits, panel = Setting(**setting).of(stage)
+    tasks, decoding, _, limits, panel = Setting(**setting).of(stage)
     model = load_stage(Path(stage))
     planner, when = WAYS[way](model.prompts, limits)
     cell = Measured(tasks, planner, Executor(model.prompts), decoding)

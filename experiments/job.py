@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,7 +26,17 @@ from experiments.settings import RunConfig
 from hiplan.coordination import Limits
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
-from hiplan.evaluation import TEMPERATURES, Cell, EvalResult, Panel, evaluate, fresh_panel, shipped_panel, train_mix
+from hiplan.evaluation import (
+    TEMPERATURES,
+    Cell,
+    EvalResult,
+    Panel,
+    cost,
+    evaluate,
+    fresh_panel,
+    shipped_panel,
+    train_mix,
+)  # fmt: skip
 from hiplan.evaluation.panels import PanelName
 from hiplan.executors import Executor
 from hiplan.models.local import LocalModel
@@ -108,6 +119,7 @@ class Job:
                 for agent, d, panel in cells
             ],
             make_env,
+            policy=self.trainer.revise,
             limits=Limits(turns=self.config.eval_turns),
             share=self.trainer.play,
         )
@@ -129,6 +141,7 @@ class Job:
                 "n": len(result.episodes),
                 "adherence": result.adherence,
                 "turns": result.turns,
+                **costs(result),
                 "solved": "".join("01"[e.success] for e in result.episodes),
             }
         )
@@ -150,6 +163,7 @@ class Job:
         folder = self.out / "stages" / stage.name
         about = {"stage": stage.name, "seed": self.config.seed, "env": self.config.env}
         about |= {"eval_turns": self.config.eval_turns, "decoding": vars(self.config.train.decoding())}
+        about |= {"revise": self.config.train.revise}
         save_stage(self.model, folder, self.config.model, about, write=self.first)
         if stage is self.config.train.stages[-1]:
             return  # the whole measuring follows
@@ -209,6 +223,12 @@ class Job:
         page = write_report(self.out)
         self.console.print(results_table([row for row in rows if row["kind"] == "eval"]))
         self._say(f"report: {page}")
+
+
+def costs(result: EvalResult) -> dict[str, float]:
+    """Means over episodes: model calls, tokens read and written."""
+    every = [cost(e) for e in result.episodes]
+    return {key: fmean(getattr(c, key) for c in every) for key in ("calls", "read", "written")}
 
 
 def revisions(episode: Episode) -> int:

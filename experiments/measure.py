@@ -13,6 +13,7 @@ from experiments.job import AGENTS, PANELS, panels
 from experiments.settings import RunConfig, check
 from hiplan.agent import Agent
 from hiplan.coordination import Limits
+from hiplan.coordination.policy import POLICIES
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
 from hiplan.evaluation import TEMPERATURES, Cell, evaluate
@@ -45,13 +46,15 @@ def measure(
     known = panels(config)
     planner: dict[str, PlannerProtocol] = {"plan": Planner(model.prompts), "none": NoPlanner()}
     executor, limits = Executor(model.prompts), Limits(turns=config.eval_turns)
+    policy = POLICIES[config.train.revise]
     rows: list[dict[str, Any]] = []
 
     def run(wanted: list[tuple[str, str, str]]) -> None:
         cells = [
             Cell(known[p].tasks, planner[a], executor, config.train.decoding(TEMPERATURES[d])) for a, d, p in wanted
         ]
-        for (a, d, p), result in zip(wanted, evaluate(model, cells, make_env, limits=limits), strict=True):
+        results = evaluate(model, cells, make_env, policy=policy, limits=limits)
+        for (a, d, p), result in zip(wanted, results, strict=True):
             low, high = result.interval
             row = {"kind": "eval", "stage": checkpoint.name, "iteration": 0, "panel": p, "agent": a, "decoding": d}
             rows.append(row | {"success": result.success, "low": low, "high": high, "n": len(result.episodes)})
@@ -70,9 +73,10 @@ def measure(
 def as_trained(checkpoint: Path | None, **over: Any) -> RunConfig:
     """Default settings, with what the checkpoint's run had set for measuring, and what is given over them."""
     about = json.loads((checkpoint / "stage.json").read_text())["about"] if checkpoint else {}
-    tokens = {key: about["decoding"][key] for key in ("plan_tokens", "action_tokens")} if "decoding" in about else {}
+    train = {key: about["decoding"][key] for key in ("plan_tokens", "action_tokens")} if "decoding" in about else {}
+    train |= {key: about[key] for key in ("revise",) if key in about}
     known = {key: about[key] for key in ("env", "eval_turns") if key in about}
-    return check(known | {"train": tokens} | {key: value for key, value in over.items() if value is not None})
+    return check(known | {"train": train} | {key: value for key, value in over.items() if value is not None})
 
 
 def play_one(
@@ -90,6 +94,6 @@ def play_one(
         raise ConfigError(f"the temperature must be at least 0, got {temperature}")
     model = load_model(checkpoint=checkpoint)
     config = as_trained(checkpoint)
-    limits = Limits(turns=config.eval_turns)
-    agent = Agent(model, decoding=config.train.decoding(temperature), limits=limits)
+    policy, limits = POLICIES[config.train.revise], Limits(turns=config.eval_turns)
+    agent = Agent(model, decoding=config.train.decoding(temperature), policy=policy, limits=limits)
     print_transcript(agent.run(tasks[index], seed), console)

@@ -148,6 +148,7 @@ def cross_play(
     decoding: Decoding,
     *,
     seed: int = 0,
+    policy: ReplanPolicy | None = None,
     limits: Limits | None = None,
 ) -> list[list[EvalResult]]:
     """``result[i][j]``: the planner of model ``i`` with the executor of model ``j``.
@@ -160,7 +161,7 @@ def cross_play(
         for second in models:
             model = ByRole(first, second)
             cell = Cell(tasks, Planner(model.prompts), Executor(model.prompts), decoding)
-            row += evaluate(model, [cell], make_env, seed, limits=limits)
+            row += evaluate(model, [cell], make_env, seed, policy, limits)
         rows.append(row)
     return rows
 

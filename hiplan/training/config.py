@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hiplan.coordination.policy import PolicyName
 from hiplan.model import Decoding
 from hiplan.trace import Role
 from hiplan.training.rewards import RewardWeights
@@ -57,9 +58,11 @@ class TrainConfig(BaseModel):
     ``groups`` x ``group_size`` episodes an iteration; ``resample``: times to refill groups whose episodes all agree.
     ``updates``: optimizer steps an iteration. ``estimator``: how rewards become advantages.
     ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
-    ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode
-    in training. ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to
-    imitate before the first stage. ``gradient_checkpointing``: less memory in updates for a third more time.
+    ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode in training.
+    ``revise``: when the planner is asked again, in training and where a run measures; ``every_turn`` is AdaPlan as in
+    the paper (``hiplan.coordination.policy.POLICIES``). ``plan_file``: for stages whose plans come from a file.
+    ``warm_start``: oracle demonstrations to imitate before the first stage. ``gradient_checkpointing``: less memory in
+    updates for a third more time.
     ``plan_kl``: episodes of each iteration on which it is measured how much the executor's words depend on the plan.
     ``shard``: split all weights and optimizer states over the processes (FSDP2); they then play all episodes in step.
     """
@@ -81,6 +84,7 @@ class TrainConfig(BaseModel):
     turns: int = Field(default=20, ge=1)
     batch_tokens: int = Field(default=1800, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
+    revise: PolicyName = "on_failure"
     plan_file: str | None = None
     warm_start: int = Field(default=0, ge=0)
     gradient_checkpointing: bool = False

@@ -47,6 +47,7 @@ def hindsight(
     executor: ExecutorProtocol,
     make_env: EnvFactory,
     decoding: Decoding,
+    policy: ReplanPolicy,
     limits: Limits,
     tries: int = 4,
 ) -> PlanSource:
@@ -54,7 +55,7 @@ def hindsight(
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
         jobs = [Job(t, planner, executor, derive_seed(seed, "hindsight", t.id, k)) for t in tasks for k in range(tries)]
-        episodes = rollout(jobs, model, make_env, decoding, limits=limits)
+        episodes = rollout(jobs, model, make_env, decoding, policy, limits)
         plans: list[PlannerProtocol | None] = []
         for i in range(len(tasks)):
             won = [whole_plan(e) for e in episodes[i * tries : (i + 1) * tries] if e.success]
@@ -88,13 +89,12 @@ def filtered(
     make_env: EnvFactory,
     decoding: Decoding,
     tries: int = 4,
-    policy: ReplanPolicy | None = None,
 ) -> PlanSource:
     """The agent's own first plans, kept only if the judge passes them (PilotRL's filter)."""
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
         jobs = [Job(t, planner, executor, derive_seed(seed, "filter", t.id, k)) for t in tasks for k in range(tries)]
-        episodes = rollout(jobs, model, make_env, decoding, policy, Limits(turns=0))
+        episodes = rollout(jobs, model, make_env, decoding, limits=Limits(turns=0))
         plans: list[PlannerProtocol | None] = []
         for i, task in enumerate(tasks):
             env = make_env(task)

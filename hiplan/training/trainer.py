@@ -27,6 +27,7 @@ from torch.distributed import is_initialized
 
 from hiplan.coordination import Limits, PlanScore, Submission, Unjudged, rules_judge
 from hiplan.coordination.adherence import scores
+from hiplan.coordination.policy import POLICIES, ReplanPolicy
 from hiplan.env import EnvFactory
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.evaluation.panels import TaskMix
@@ -75,7 +76,8 @@ class ProgressiveTrainer:
     """Trains ``model``'s roles by ``config`` on tasks drawn by ``task_mix``.
 
     With ``folder`` set, it writes metrics and checkpoints there and goes on from the latest one.
-    ``on_iteration`` is called with each metrics row, ``on_stage_end`` after each stage.
+    ``on_iteration`` is called with each metrics row, ``on_stage_end`` after each stage. ``policy``: when plans are
+    revised, where ``config.revise`` has no name for it.
     """
 
     model: LocalModel
@@ -87,6 +89,7 @@ class ProgressiveTrainer:
     on_iteration: Progress | None = None
     on_stage_end: Callable[[Stage], None] | None = None
     checkpoint_every: int = 5
+    policy: ReplanPolicy | None = None
 
     def __post_init__(self) -> None:
         self.accelerator = Accelerator(cpu=not has_accelerator())  # else two without a GPU are one process each
@@ -98,7 +101,7 @@ class ProgressiveTrainer:
                 "kl needs a whole copy of the weights at the stage's start; with split or 4-bit ones use 0"
             )
         self.cursor = Cursor()
-        self.limits = Limits(turns=self.config.turns)
+        self.limits, self.revise = Limits(turns=self.config.turns), self.policy or POLICIES[self.config.revise]
         self.decoding = self.config.decoding()
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
         self._scores: dict[Any, PlanScore | None] = {}
@@ -204,7 +207,7 @@ class ProgressiveTrainer:
                 planned.append(not isinstance(chosen, NoPlanner))
 
         def play(mine: Sequence[Job]) -> list[Episode]:
-            return rollout(mine, self.model, self.make_env, self.decoding, limits=self.limits)
+            return rollout(mine, self.model, self.make_env, self.decoding, self.revise, self.limits)
 
         return Rollouts(self.play(jobs, play), groups, planned)
 
@@ -227,7 +230,7 @@ class ProgressiveTrainer:
             case "none":
                 return sources.none()
             case "hindsight":
-                return sources.hindsight(*own, limits=self.limits)
+                return sources.hindsight(*own, self.revise, self.limits)
             case "filtered":
                 return sources.filtered(*own)
             case "file":
