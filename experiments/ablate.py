@@ -78,6 +78,9 @@ SMALL = (  # an equal budget of environment steps, whatever the arms do with it;
 )
 
 
+SHOWN_FIRST = ("train.warm_start=256",)  # oracle episodes in which the planner is asked as it will be
+
+
 def poor_plans(adherence: float, guard: str = "none") -> tuple[str, ...]:
     """An executor that learns under the plans of an untrained planner, rewarded for following them."""
     stage = "name: executor, trains: [executor], plans: self, no_plan: 0.15, learning_rate: 1.0e-3"
@@ -113,6 +116,8 @@ STUDIES = {
             "on_failure": Arm("on failure", ("train.revise=on_failure",)),
             "every_turn": Arm("every turn (AdaPlan)", ("train.revise=every_turn",)),
             "never": Arm("never", ("train.revise=never",)),
+            "on_failure-shown": Arm("on failure, shown first", ("train.revise=on_failure", *SHOWN_FIRST)),
+            "every_turn-shown": Arm("every turn (AdaPlan), shown first", ("train.revise=every_turn", *SHOWN_FIRST)),
         },
         set=SMALL,
         stages=("executor", "planner", "final"),

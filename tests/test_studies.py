@@ -230,13 +230,15 @@ def test_what_is_no_plain_adapter_is_refused(stage: Path, tmp_path: Path) -> Non
 
 def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     model = LocalModel.load("tiny-v1", window=100, dtype="bfloat16", keep_reasoning=False)
-    save_stage(model, tmp_path / "stage", "tiny-v1", {"eval_turns": 7, "decoding": vars(Decoding(1.0, 5, 6))})
+    about = {"eval_turns": 7, "decoding": vars(Decoding(1.0, 5, 6)), "revise": "every_turn"}
+    save_stage(model, tmp_path / "stage", "tiny-v1", about)
     again = load_model(checkpoint=tmp_path / "stage")
     assert (again.sides["planner"].window, again.keep_reasoning) == (100, False)
     assert again.weights.bodies[0].plain.dtype == torch.bfloat16
     config = as_trained(tmp_path / "stage", env="crafting", panel_seed=None)
     assert (config.eval_turns, config.train.plan_tokens, config.train.action_tokens) == (7, 5, 6)
     assert (config.env, as_trained(None).eval_turns) == ("crafting", 30)
+    assert (config.train.revise, as_trained(None).train.revise) == ("every_turn", "on_failure")
 
 
 def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from doubles import Letters, frozen, letters, random_model
 from torch import Tensor
 
-from hiplan.coordination import Limits
+from hiplan.coordination import Limits, policy
 from hiplan.env import Environment
 from hiplan.errors import CheckpointError, ConfigError, PlanFormatError
 from hiplan.executors import Executor
@@ -27,7 +28,7 @@ from hiplan.prompts import BRIEF
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import ROLES, Conversation, Episode, PlanRecord, Role, Turn, Verdict
-from hiplan.training import checkpoint, sources, trainer
+from hiplan.training import checkpoint, sources, trainer, warmstart
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.learner import Learner
 from hiplan.training.rewards import RewardWeights
@@ -395,6 +396,39 @@ def test_training_goes_on_when_a_source_has_no_plans(jobs: list[Job]) -> None:
     run = build(replace_stage(EXECUTOR, plans="hindsight"))
     run.train()
     assert [row["episodes"] for row in run.metrics.rows] == [0, 0] and not jobs
+
+
+@pytest.mark.parametrize(
+    ("revise", "own", "asked"),
+    [
+        ("on_failure", None, []),
+        ("every_turn", None, [ReplanKind.LOOK] * 2),
+        ("never", None, []),
+        ("never", policy.every(2), [ReplanKind.LOOK]),
+    ],
+)
+def test_plans_are_revised_as_the_settings_or_a_function_say(
+    revise: str, own: policy.ReplanPolicy | None, asked: list[ReplanKind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in episodes of hindsight and in demonstrations."""
+    played: list[Episode] = []
+    used: list[Any] = []
+
+    def watched(*given: Any, **options: Any) -> list[Episode]:
+        used.append(signature(rollout).bind(*given, **options).arguments["policy"])
+        played.extend(episodes := rollout(*given, **options))
+        return episodes
+
+    for module in (trainer, sources, warmstart):
+        monkeypatch.setattr(module, "rollout", watched)
+    settings = {"tasks": [letters(3)], "turns": 3, "revise": revise, "warm_start": 2}
+    stages = replace_stage(EXECUTOR, iterations=1), replace_stage(PLANNER, iterations=1, plans="hindsight")
+    run = replace(build(*stages, **settings), policy=own)
+    run.train()
+    assert used == [run.revise] * len(used) and len(used) >= 3  # demonstrations, hindsight, the stages' own
+    with_plans = [e for e in played if e.plans and e.plans[0].plan and len(e.turns) == 3]
+    assert len(with_plans) >= 2
+    assert all([r.reason.kind for r in e.plans if r.reason] == asked for e in with_plans)
 
 
 def test_a_plan_file_gives_its_tasks_and_their_plans(tmp_path: Path, jobs: list[Job]) -> None:

@@ -47,8 +47,8 @@ def hindsight(
     executor: ExecutorProtocol,
     make_env: EnvFactory,
     decoding: Decoding,
-    policy: ReplanPolicy,
     limits: Limits,
+    policy: ReplanPolicy | None = None,
     tries: int = 4,
 ) -> PlanSource:
     """The plan that led through a successful episode of the agent's own (see ``whole_plan``); never revised."""

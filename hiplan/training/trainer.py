@@ -151,7 +151,9 @@ class ProgressiveTrainer:
         began = time.perf_counter()
         rng = random.Random(derive_seed(self.seed, "warm start"))
         tasks = [self.task_mix(rng) for _ in range(self.config.warm_start)]
-        episodes = oracle_demonstrations(tasks, self.model.prompts, self.make_env, limits=self.limits)
+        episodes = oracle_demonstrations(
+            tasks, self.model.prompts, self.make_env, policy=self.revise, limits=self.limits
+        )
         losses = warm_start(self.model, episodes, seed=self.seed)
         self.metrics.add(
             {"kind": "warm start", "episodes": len(episodes), **losses}, warm_s=time.perf_counter() - began
@@ -230,7 +232,7 @@ class ProgressiveTrainer:
             case "none":
                 return sources.none()
             case "hindsight":
-                return sources.hindsight(*own, self.revise, self.limits)
+                return sources.hindsight(*own, self.limits, self.revise)
             case "filtered":
                 return sources.filtered(*own)
             case "file":

@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from hiplan.coordination import Limits
+from hiplan.coordination import Limits, ReplanPolicy
 from hiplan.env import EnvFactory
 from hiplan.errors import ConfigError
 from hiplan.executors import OracleExecutor, WrittenExecutor
@@ -90,17 +90,19 @@ def oracle_demonstrations(
     make_env: EnvFactory,
     *,
     no_plan: float = 0.15,
+    policy: ReplanPolicy | None = None,
     limits: Limits | None = None,
 ) -> list[Episode]:
     """Episodes in which the environment's oracle plans and acts, written as a model with ``prompts`` would.
 
     ``no_plan``: share of the tasks played without a plan, so that this stays in the executor's
-    distribution. Unsolved tasks are left out. Raises ``ConfigError`` where none is solved.
+    distribution. ``policy``: when the planner is asked again; it keeps the plan unless its own has changed.
+    Unsolved tasks are left out. Raises ``ConfigError`` where none is solved.
     """
     planner, executor = WrittenPlanner(OraclePlanner(), prompts), WrittenExecutor(OracleExecutor(), prompts)
     bare = [int((i + 1) * no_plan) > int(i * no_plan) for i in range(len(tasks))]
     jobs = [Job(task, NoPlanner() if b else planner, executor) for task, b in zip(tasks, bare, strict=True)]
-    episodes = rollout(jobs, ScriptedModel([]), make_env, limits=limits)
+    episodes = rollout(jobs, ScriptedModel([]), make_env, policy=policy, limits=limits)
     solved = [episode for episode in episodes if episode.success]
     if not solved:
         kinds = ", ".join(sorted({task.env for task in tasks})) or "none"
