@@ -139,10 +139,14 @@ def convert(
     console.print(f"{checkpoint} with {to} weights is in {out}", markup=False, highlight=False)
 
 
-@app.command(help="Run a study (weights, baselines, guard) over seeds; cells that are finished are kept and skipped.")
+@app.command(help="Run a study over seeds: arms that differ in a few settings. Finished cells are kept and skipped.")
 def ablate(
     study: Annotated[
-        str, typer.Argument(help="weights: joint, split, partial, separate; baselines: README's table; guard.")
+        str,
+        typer.Argument(
+            help="weights: joint, split, partial, separate; revise: on failure, every turn, never; "
+            "guard: does a reward for following teach to follow bad plans; baselines: README's table."
+        ),
     ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
     out: Annotated[Path | None, typer.Option(help="Folder of the runs and the report. [default: runs/STUDY]")] = None,
@@ -152,7 +156,9 @@ def ablate(
     parallel: Annotated[int, typer.Option(min=1, help="Cells at once, one torch thread each.")] = 2,
     set: Set = None,
 ) -> None:
-    from experiments.ablate import SEARCH_SEED, STUDIES, Runner, report
+    from experiments.ablate import Runner
+    from experiments.comparison import report
+    from experiments.studies import SEARCH_SEED, STUDIES
 
     if study not in STUDIES:
         raise ConfigError(f"no study is called {study!r}; expected one of {', '.join(STUDIES)}")

@@ -14,14 +14,15 @@ from safetensors.torch import load_file, save_file
 from test_modes import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments import ablate
-from experiments.ablate import STUDIES, Arm, Cell, Runner, Study
+from experiments import ablate, comparison
+from experiments.ablate import Cell, Runner
 from experiments.cells import Cell as DoneCell
 from experiments.cells import run_cells
 from experiments.dry_run import needs
 from experiments.export import convert_stage, export_role
 from experiments.measure import as_trained
 from experiments.settings import RunConfig, resolve
+from experiments.studies import SEARCH_SEED, STUDIES, Arm, Study
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.loading import load_model
 from hiplan.model import Decoding
@@ -64,23 +65,23 @@ def test_the_table_holds_every_seed_and_differences_paired_over_tasks() -> None:
         summary("a", 1, dict.fromkeys(panels, "1110")),
         summary("b", 0, dict.fromkeys(panels, "0111")),
         summary("b", 1, dict.fromkeys(panels, "1111")),
-        summary("b", ablate.SEARCH_SEED, dict.fromkeys(panels, "0000")),  # the search is no result
+        summary("b", SEARCH_SEED, dict.fromkeys(panels, "0000")),  # the search is no result
     ]
     study = Study("two", TWO.arms)
-    head, rows = ablate.results(study, cells, [0, 1])
-    assert head[:6] == ["agent", "stage", "panel", "seed 0", "seed 1", "mean [95 %]"]
-    of = {(row[0], row[2]): row[3:] for row in rows}
+    table = comparison.success(study, cells, [0, 1])
+    assert table.head[:6] == ("agent", "stage", "panel", "seed 0", "seed 1", "mean [95 %]")
+    of = {(row[0], row[2]): list(row[3:]) for row in table.rows}
     assert of["untrained", "train"][:3] == ["25 %", "25 %", "25 [25, 25]"]
     # t(0.975, 1) = 12.706; seeds 50 and 75: mean 62.5, half width 12.706 * 17.678 / sqrt(2) = 158.8
     assert of["first", "train"] == ["50 %", "75 %", "62 [-96, 221]", "+38 [-121, +196]", ""]
     assert of["second", "heldout"] == ["75 %", "100 %", "88 [-71, 246]", "+62 [-96, +221]", "+25 [+25, +25]"]
-    assert ablate.paired_points(cells[2:4], cells[:2], "joint", "train") == [25.0, 25.0]
+    assert comparison.paired_points(cells[2:4], cells[:2], "joint", "train") == [25.0, 25.0]
 
 
 def test_a_report_is_table_picture_and_page(tmp_path: Path) -> None:
     panels = ("train", "dev", "heldout")
     cells = [summary(arm, seed, dict.fromkeys(panels, "1100")) for arm in TWO.arms for seed in (0, 1)]
-    text = ablate.report(TWO, cells, {"a": 1.0, "b": 2.0}, [0, 1], tmp_path, "python <script>")
+    text = comparison.report(TWO, cells, {"a": 1.0, "b": 2.0}, [0, 1], tmp_path, "python <script>")
     assert text.count("| first | joint |") == 2 and "x 2" in text and "train abc (4 tasks)" in text
     page = (tmp_path / "report.html").read_text()
     assert "&lt;script&gt;" in page and "<script" not in page and "data:image/png;base64," in page

@@ -1,0 +1,110 @@
+"""What studies compare: runs of the main job that differ in a few settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SEARCH_SEED = 100  # learning rates are chosen with a seed of their own
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train. ``set``: its overrides; ``config``: a file below them; ``agent``: what is measured at the end.
+
+    ``match``: takes as many environment steps as this arm's run of the same seed.
+    """
+
+    label: str
+    set: tuple[str, ...] = ()
+    config: str | None = None
+    agent: str = "plan"
+    match: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """``arms``: the first is what others are compared with. ``set``: overrides for every cell.
+
+    ``rates``: factors on the stages' learning rates that each arm tries, chosen on dev with a seed of its own.
+    ``stages``: those whose evaluations are shown. ``reliance``: the panel on which the last stage is measured under
+    different plans instead.
+    """
+
+    title: str
+    arms: dict[str, Arm]
+    set: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ()
+    stages: tuple[str, ...] = ("final",)
+    reliance: str | None = None
+
+
+SMALL = (  # an equal budget of environment steps, whatever the arms do with it; a cell takes 2 to 4 minutes
+    "train.stages.executor.env_steps=1000",
+    "train.stages.executor.iterations=1000",
+    "train.stages.planner.env_steps=3000",
+    "train.stages.planner.iterations=1000",
+    "train.stages.joint.env_steps=6000",
+    "train.stages.joint.iterations=1000",
+    "panel_tasks=48",
+    "decodings=[greedy]",
+    "agents=[plan]",
+    "stage_panels=[train,dev,heldout]",
+)
+
+
+SHOWN_FIRST = ("train.warm_start=256",)  # oracle episodes in which the planner is asked as it will be
+
+
+def poor_plans(adherence: float, guard: str = "none") -> tuple[str, ...]:
+    """An executor that learns under the plans of an untrained planner, rewarded for following them."""
+    stage = "name: executor, trains: [executor], plans: self, no_plan: 0.15, learning_rate: 1.0e-3"
+    rewards = f"adherence: {adherence}, guard: {guard}"
+    return (f"train.stages=[{{{stage}, iterations: 1000, env_steps: 2500, rewards: {{{rewards}}}}}]",)
+
+
+STUDIES = {
+    "baselines": Study(
+        "Three stages against two baselines with the same number of environment steps",
+        {
+            "main": Arm("three stages, split weights"),
+            "rejection": Arm("rejection-sampling fine-tuning", config="rejection.yaml", match="main"),
+            "react-grpo": Arm("ReAct + GRPO (never a plan)", config="react-grpo.yaml", agent="none", match="main"),
+        },
+    ),
+    "weights": Study(
+        "Shared or split weights",
+        {
+            "split": Arm("split, rank 8 each", ("weights.mode=split", "weights.lora={rank: 8, alpha: 16}")),
+            "joint": Arm("joint, rank 8", ("weights.mode=joint", "weights.lora={rank: 8, alpha: 16}")),
+            "joint-2r": Arm("joint, rank 16", ("weights.mode=joint", "weights.lora={rank: 16, alpha: 32}")),
+            "partial": Arm("partial, 8 shared + 8 each", ("weights.mode=partial", "weights.lora={rank: 8, alpha: 16}")),
+            "separate": Arm("separate, rank 8 each", ("weights.mode=separate", "weights.lora={rank: 8, alpha: 16}")),
+        },
+        set=SMALL,
+        rates=(0.5, 1.0, 2.0),
+        stages=("executor", "planner", "final"),
+    ),
+    "revise": Study(
+        "When plans are revised, in training and after it",
+        {
+            "on_failure": Arm("on failure", ("train.revise=on_failure",)),
+            "every_turn": Arm("every turn (AdaPlan)", ("train.revise=every_turn",)),
+            "never": Arm("never", ("train.revise=never",)),
+            "on_failure-shown": Arm("on failure, shown first", ("train.revise=on_failure", *SHOWN_FIRST)),
+            "every_turn-shown": Arm("every turn (AdaPlan), shown first", ("train.revise=every_turn", *SHOWN_FIRST)),
+        },
+        set=SMALL,
+        stages=("base", "executor", "planner", "final"),
+    ),
+    "guard": Study(
+        "Rewarding adherence under the plans of an untrained planner",
+        {
+            "off": Arm("no adherence reward", poor_plans(0.0)),
+            "none": Arm("adherence, no guard", poor_plans(0.5, "none")),
+            "success": Arm("adherence if it succeeds", poor_plans(0.5, "success")),
+            "either": Arm("adherence if it succeeds or the judge passes the plan", poor_plans(0.5, "either")),
+        },
+        set=("panel_tasks=48", "decodings=[greedy]", "agents=[plan]"),
+        reliance="train",
+    ),
+}  # fmt: skip
