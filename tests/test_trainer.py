@@ -469,8 +469,10 @@ def test_one_process_has_nothing_to_split_its_weights_over() -> None:
 
 
 def test_a_stage_without_its_plan_file_says_so() -> None:
-    with pytest.raises(ConfigError, match="plan file"):
-        build(replace_stage(EXECUTOR, plans="file")).train()
+    with pytest.raises(ConfigError, match="'executor' takes its plans from a plan file; give one as plan_file"):
+        build(replace_stage(EXECUTOR, plans="file"))
+    with pytest.raises(ConfigError, match="no plan file at"):
+        build(replace_stage(EXECUTOR, plans="file"), plan_file="nowhere.jsonl")
 
 
 # -- stopping and going on ---------------------------------------------------------------------

@@ -35,11 +35,12 @@ h2 { font-size: 19px; margin: 38px 0 12px; } h3 { font-size: 16px; margin: 22px 
 .card { padding: 6px 16px; overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 15px; }
 th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { text-align: left; vertical-align: bottom; white-space: normal; font-weight: 600; color: var(--dim); font-size: 13px; }
+th { text-align: left; vertical-align: bottom; white-space: normal; font-weight: 600; color: var(--dim);
+  font-size: 13px; }
 tr:last-child td { border-bottom: 0; } tr.first td { border-top: 2px solid var(--line); }
 .num { text-align: right; font-variant-numeric: tabular-nums; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } td.text { white-space: normal; min-width: 122px; }
-td.text:first-child { min-width: 150px; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.text { white-space: normal; min-width: 122px; } td.text:first-child { min-width: 150px; }
 td.num { background: linear-gradient(90deg, var(--bar) var(--share), transparent 0) no-repeat;
   background-size: 100% calc(100% - 10px); background-position: left 5px; }
 .picture { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 10px; }

@@ -100,6 +100,10 @@ class ProgressiveTrainer:
             raise ConfigError(
                 "kl needs a whole copy of the weights at the stage's start; with split or 4-bit ones use 0"
             )
+        if filed := [stage.name for stage in self.config.stages if stage.plans == "file"]:
+            if not self.config.plan_file:
+                raise ConfigError(f"the stage {filed[0]!r} takes its plans from a plan file; give one as plan_file")
+            self._filed = sources.from_file(Path(self.config.plan_file))
         self.cursor = Cursor()
         self.limits, self.revise = Limits(turns=self.config.turns), self.policy or POLICIES[self.config.revise]
         self.decoding = self.config.decoding()
@@ -219,7 +223,7 @@ class ProgressiveTrainer:
 
     def _tasks(self, stage: Stage, rng: random.Random, count: int) -> list[Task]:
         if stage.plans == "file":
-            return rng.choices(self._plan_file()[1], k=count)
+            return rng.choices(self._filed[1], k=count)
         return [self.task_mix(rng) for _ in range(count)]
 
     def _source(self, stage: Stage) -> sources.PlanSource:
@@ -236,12 +240,7 @@ class ProgressiveTrainer:
             case "filtered":
                 return sources.filtered(*own)
             case "file":
-                return self._plan_file()[0]
-
-    def _plan_file(self) -> tuple[sources.PlanSource, list[Task]]:
-        if not hasattr(self, "_plans"):
-            self._plans = sources.from_file(Path(self.config.plan_file or ""))
-        return self._plans
+                return self._filed[0]
 
     # -- learning ----------------------------------------------------------------------------
 
