@@ -145,7 +145,7 @@ def ablate(
         str,
         typer.Argument(
             help="weights: joint, split, partial, separate; revise: on failure, every turn, never; "
-            "guard: does a reward for following teach to follow bad plans; baselines: README's table."
+            "guard, guard-strong: does a reward for following teach to follow bad plans; baselines: README's table."
         ),
     ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",

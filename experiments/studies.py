@@ -55,11 +55,27 @@ SMALL = (  # an equal budget of environment steps, whatever the arms do with it;
 SHOWN_FIRST = ("train.warm_start=256",)  # oracle episodes in which the planner is asked as it will be
 
 
-def poor_plans(adherence: float, guard: str = "none") -> tuple[str, ...]:
+def guard(title: str, adherence: float, steps: int) -> Study:
     """An executor that learns under the plans of an untrained planner, rewarded for following them."""
-    stage = "name: executor, trains: [executor], plans: self, no_plan: 0.15, learning_rate: 1.0e-3"
-    rewards = f"adherence: {adherence}, guard: {guard}"
-    return (f"train.stages=[{{{stage}, iterations: 1000, env_steps: 2500, rewards: {{{rewards}}}}}]",)
+
+    def arm(label: str, weight: float, kind: str) -> Arm:
+        stage = "name: executor, trains: [executor], plans: self, no_plan: 0.15, learning_rate: 1.0e-3"
+        rewards = f"adherence: {weight}, guard: {kind}"
+        return Arm(
+            label, (f"train.stages=[{{{stage}, iterations: 1000, env_steps: {steps}, rewards: {{{rewards}}}}}]",)
+        )
+
+    return Study(
+        title,
+        {
+            "off": arm("no adherence reward", 0.0, "none"),
+            "none": arm("adherence, no guard", adherence, "none"),
+            "success": arm("adherence if it succeeds", adherence, "success"),
+            "either": arm("adherence if it succeeds or the judge passes the plan", adherence, "either"),
+        },
+        set=("panel_tasks=48", "decodings=[greedy]", "agents=[plan]"),
+        reliance="train",
+    )
 
 
 STUDIES = {
@@ -96,15 +112,6 @@ STUDIES = {
         set=SMALL,
         stages=("base", "executor", "planner", "final"),
     ),
-    "guard": Study(
-        "Rewarding adherence under the plans of an untrained planner",
-        {
-            "off": Arm("no adherence reward", poor_plans(0.0)),
-            "none": Arm("adherence, no guard", poor_plans(0.5, "none")),
-            "success": Arm("adherence if it succeeds", poor_plans(0.5, "success")),
-            "either": Arm("adherence if it succeeds or the judge passes the plan", poor_plans(0.5, "either")),
-        },
-        set=("panel_tasks=48", "decodings=[greedy]", "agents=[plan]"),
-        reliance="train",
-    ),
+    "guard": guard("Rewarding adherence under the plans of an untrained planner", adherence=0.5, steps=2500),
+    "guard-strong": guard("The same, four times the reward and twice the steps", adherence=2.0, steps=5000),
 }  # fmt: skip
