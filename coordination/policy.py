@@ -14,7 +14,7 @@ from hiplan.plan import ReplanKind, ReplanReason
 from hiplan.trace import Episode, Turn, Verdict
 
 ReplanPolicy = Callable[[Tracker, Episode], ReplanReason | None]
-PolicyName = Literal["never", "on_failure", "contradicted", "every_turn"]
+PolicyName = Literal["never", "on_failure", "every_turn", "every_turn_told"]
 
 
 def never(tracker: Tracker, episode: Episode) -> ReplanReason | None:
@@ -94,8 +94,8 @@ def on_failure(cap: int = 8, stuck_after: int = 3) -> ReplanPolicy:
 POLICIES: Mapping[PolicyName, ReplanPolicy] = {  # those that settings name
     "never": never,
     "on_failure": on_failure(),
-    "contradicted": capped(any_of(contradicted, used_up, stuck()), 8),
     "every_turn": every(1),
+    "every_turn_told": any_of(failed_step, used_up, stuck(), every(1)),  # the reason where there is one
 }
 
 

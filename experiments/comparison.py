@@ -41,12 +41,22 @@ def paired_points(one: Sequence[Summary], other: Sequence[Summary], stage: str, 
     return out
 
 
+def of_arm(cells: Sequence[Summary], arm: str) -> list[Summary]:
+    """Its cells but those of the search, by seed."""
+    return [s for s in cells if s["arm"] == arm and s["seed"] != SEARCH_SEED]
+
+
+def untrained(study: Study, arm: str, cells: Sequence[Summary]) -> list[Summary]:
+    """Whose measure before training an arm is compared with: its own, where it has plans; else the first arm's."""
+    return of_arm(cells, arm if study.arms[arm].agent == "plan" else next(iter(study.arms)))
+
+
 def success(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> Section:
     """A row per arm, stage and panel: every seed, mean with t-interval, and the paired difference to the first arm."""
     head = ["weights" if study.rates else "agent", "stage", "panel", *(f"seed {seed}" for seed in seeds)]
     head += ["mean [95 %]", "gain over untrained", f"against {next(iter(study.arms.values())).label}"]
     rows: list[list[str]] = []
-    by_arm = {arm: [s for s in cells if s["arm"] == arm and s["seed"] != SEARCH_SEED] for arm in study.arms}
+    by_arm = {arm: of_arm(cells, arm) for arm in study.arms}
     first = next(iter(by_arm.values()))
     for panel in ("train", "heldout"):
         base = [100 * value(s, "base", panel, "plan") for s in first]
@@ -58,7 +68,7 @@ def success(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> Sec
         for stage in study.stages:
             for panel in ("train", "dev", "heldout") if len(study.stages) > 1 else ("train", "heldout"):
                 got = [100 * value(s, stage, panel, agent) for s in known]
-                base = [100 * value(s, "base", panel, "plan") for s in first]
+                base = [100 * value(s, "base", panel, "plan") for s in untrained(study, arm, cells)]
                 gain = spread([g - b for g, b in zip(got, base, strict=True)], signed=True)
                 same = known is first or agent != "plan"
                 against = "" if same else spread(paired_points(known, first, stage, panel), signed=True)
@@ -97,16 +107,16 @@ def costs(study: Study, cells: Sequence[Summary], chosen: dict[str, float]) -> S
     """What each arm took: parameters, environment steps, time and memory."""
     head = ["weights" if study.rates else "agent", "trained parameters", "learning rates", "environment steps"]
     head += ["seconds a run", "peak memory, MB"]
-    told = all("calls" in e for s in cells for e in s["evals"])  # older runs did not count
-    head += ["model calls an episode (train)", "tokens read", "tokens written"] if told else []
+    counts = ("calls", "read", "written") if all("calls" in e for s in cells for e in s["evals"]) else ()  # older: none
+    head += ["model calls an episode (train)", "tokens read", "tokens written"] if counts else []
     rows = []
     for arm, one in study.arms.items():
-        known = [s for s in cells if s["arm"] == arm and s["seed"] != SEARCH_SEED]
+        known = of_arm(cells, arm)
         steps, wall, memory = (fmean(s[key] for s in known) for key in ("env_steps", "wall_s", "memory_mb"))
         parameters = f"{known[0]['parameters']['trained']:,}"
         row = [one.label, parameters, f"x {chosen[arm]:g}", f"{steps:,.0f}", f"{wall:.0f}", f"{memory:.0f}"]
         last = [evaluation(s, study.stages[-1], "train", one.agent) for s in known]
-        rows.append(row + [f"{fmean(e[key] for e in last):,.1f}" for key in ("calls", "read", "written") if told])
+        rows.append(row + [f"{fmean(e[key] for e in last):,.1f}" for key in counts])
     return section("Cost", "Means over seeds; an episode's after the last stage.", head, rows)
 
 
@@ -119,13 +129,13 @@ def draw(study: Study, cells: Sequence[Summary], path: Path) -> None:
         figure.subplots(1, 2, sharey=True), ("train", "heldout"), ("training distribution", "held out"), strict=True
     ):
         for place, (arm, one) in enumerate(study.arms.items()):
-            known = [s for s in cells if s["arm"] == arm and s["seed"] != SEARCH_SEED]
-            got = [100 * value(s, study.stages[-1], panel, one.agent) for s in known]
+            got = [100 * value(s, study.stages[-1], panel, one.agent) for s in of_arm(cells, arm)]
             axes.barh(place, fmean(got), height=0.6, color="#b8c9de", edgecolor="#42607f")
             axes.plot(got, [place] * len(got), "o", color="#1d3349", markersize=5)
-        base = fmean(100 * value(s, "base", panel, "plan") for s in cells if s["arm"] == next(iter(study.arms)))
-        axes.axvline(base, color="#a33", linestyle="--", linewidth=1)
-        axes.text(base, -0.75, " untrained", color="#a33", fontsize=8, va="center")
+            base = fmean(100 * value(s, "base", panel, "plan") for s in untrained(study, arm, cells))
+            axes.plot([base, base], [place - 0.4, place + 0.4], color="#a33", linestyle="--", linewidth=1)
+            if place == 0:
+                axes.text(base, -0.75, " untrained", color="#a33", fontsize=8, va="center")
         axes.set_yticks(range(len(study.arms)), [one.label for one in study.arms.values()])
         axes.set_xlim(0, 100)
         axes.set_xlabel(f"success, % ({title})")

@@ -88,10 +88,9 @@ class Run:
         """What else its episodes depend on: the base and how it is read, tasks, turns, tokens, revisions."""
         known = json.loads((self.stage / "stage.json").read_text())
         about = {key: known["about"].get(key) for key in ("env", "eval_turns")}
+        about["revise"] = known["about"].get("revise", "on_failure")  # what stages that do not say it had
         decoding = known["about"].get("decoding") or {}
         about |= {key: decoding.get(key) for key in ("plan_tokens", "action_tokens")}
-        if (revise := known["about"].get("revise", "on_failure")) != "on_failure":  # what stages without it had
-            about["revise"] = revise
         return {key: known.get(key) for key in ("base", "loaded_with")} | about
 
 

@@ -20,7 +20,6 @@ from hiplan.trace import ROLES
 
 ARCHITECTURES = Path(__file__).with_name("configs") / "architectures"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-REVISIONS = 4  # plans in a conversation with the planner
 KEPT = 34  # bytes of activations per token, layer and hidden unit that a backward pass needs at two bytes a value
 
 
@@ -72,8 +71,9 @@ def needs(settings: RunConfig) -> Table:
     lines["activations of an update"] = tokens * hidden * kept * size / 2
     lines["logits of an update"] = 3 * 4 * tokens * text.vocab_size
     episodes, turns = max(config.groups * config.group_size, BATCH), max(config.turns, settings.eval_turns)
+    plans = {"never": 1, "on_failure": 9}.get(config.revise, turns)  # the most, each with its question
     for role, shape, length in (
-        ("planner", shapes[0], 512 + REVISIONS * (config.plan_tokens + 128)),
+        ("planner", shapes[0], 512 + plans * (config.plan_tokens + 128)),
         ("executor", shapes[-1], 512 + turns * (config.action_tokens + 64)),
     ):
         each = token_bytes(shape, size)  # twice: the slots, and a scratch for those of a batch

@@ -328,7 +328,7 @@ def one_line(run: Callable[[], Any]) -> int:
 
 if __name__ == "__main__":
     code = one_line(app)
-    if "WORLD_SIZE" in os.environ:  # started by accelerate launch or torchrun
+    if "LOCAL_RANK" in os.environ:  # started by accelerate launch or torchrun
         from hiplan.training.processes import leave
 
         leave(code)

@@ -52,7 +52,7 @@ SMALL = (  # an equal budget of environment steps, whatever the arms do with it;
 )
 
 
-SHOWN_FIRST = ("train.warm_start=256",)  # oracle episodes in which the planner is asked as it will be
+SHOWN_FIRST = ("train.warm_start=256",)  # oracle episodes, the planner asked as it will be; their steps are not counted
 
 
 def guard(title: str, adherence: float, steps: int) -> Study:
@@ -101,17 +101,23 @@ STUDIES = {
         stages=("executor", "planner", "final"),
     ),
     "revise": Study(
-        "When plans are revised, in training and after it",
+        "When plans are revised, in training and after it (shown first: by 256 oracle episodes beside the steps)",
         {
             "on_failure": Arm("on failure", ("train.revise=on_failure",)),
             "every_turn": Arm("every turn (AdaPlan)", ("train.revise=every_turn",)),
+            "every_turn_told": Arm("every turn, told what failed", ("train.revise=every_turn_told",)),
             "never": Arm("never", ("train.revise=never",)),
             "on_failure-shown": Arm("on failure, shown first", ("train.revise=on_failure", *SHOWN_FIRST)),
             "every_turn-shown": Arm("every turn (AdaPlan), shown first", ("train.revise=every_turn", *SHOWN_FIRST)),
+            "every_turn_told-shown": Arm(
+                "every turn, told what failed, shown first", ("train.revise=every_turn_told", *SHOWN_FIRST)
+            ),
         },
         set=SMALL,
         stages=("base", "executor", "planner", "final"),
     ),
     "guard": guard("Rewarding adherence under the plans of an untrained planner", adherence=0.5, steps=2500),
-    "guard-strong": guard("The same, four times the reward and twice the steps", adherence=2.0, steps=5000),
+    "guard-strong": guard(
+        "Rewarding adherence four times as much and twice as long, under equally poor plans", adherence=2.0, steps=5000
+    ),
 }  # fmt: skip

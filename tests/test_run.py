@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.diagnose import AFTER, Setting, measure_reliance, read_runs
+from experiments.measure import as_trained
+from hiplan.errors import ConfigError
+from hiplan.plan import ReplanKind
 from hiplan.report.files import read_episodes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,6 +166,32 @@ def test_wrong_options_are_answered_in_one_line(options: list[str], said: str, t
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_one_of_several_processes_ends_with_the_same_exit_codes(tmp_path: Path) -> None:
+    environment = os.environ | {"LOCAL_RANK": "0"}
+    for options, code in ((["--show-config"], 0), (["--set", "train.gruops=3"], 2), (["ablate", "--nothing"], 2)):
+        done = subprocess.run(command(*options), capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == code and (done.stdout if code == 0 else done.stderr)
+
+
+def test_a_run_revises_as_it_is_told_and_is_measured_and_diagnosed_so(finished: Path, tmp_path: Path) -> None:
+    shown = ["train.warm_start=8", "train.revise=every_turn", "train.stages.joint.iterations=0"]
+    done = run("--out", tmp_path / "run", *SMALL, *(part for text in shown for part in ("--set", text)))
+    assert done.returncode == 0, done.stderr
+    told = {
+        folder: [r.reason.kind for e in read_episodes(folder / "transcripts.jsonl") for r in e.plans if r.reason]
+        for folder in (finished, tmp_path / "run")
+    }
+    assert ReplanKind.LOOK not in told[finished] and set(told[tmp_path / "run"]) == {ReplanKind.LOOK}
+    stage = tmp_path / "run" / "stages" / "joint"
+    assert as_trained(stage).train.revise == "every_turn" and as_trained(finished / "stages/joint").train.revise
+    for pair in ((finished, tmp_path / "run"), (tmp_path / "run", finished)):
+        with pytest.raises(ConfigError, match=r"differs from .* in revise \('(every_turn|on_failure)'"):
+            read_runs(pair, "joint")
+    setting = Setting("train", 4, "greedy")
+    found = measure_reliance(str(stage), AFTER, vars(setting))["results"]["own"]
+    assert found["calls"] > 2 * found["turns"] - 2, "planner and executor, turn by turn"
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(finished: Path) -> None:

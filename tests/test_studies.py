@@ -276,6 +276,14 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
     assert float(few.split()[0]) == pytest.approx(64 / 320 * float(many.split()[0]), rel=0.01), (
         "64 are measured at once"
     )
+    plans = [
+        next(k for k in dry(f"train.revise={word}", "eval_turns=20", "train.turns=12") if k.startswith("planner's"))
+        for word in ("never", "on_failure", "every_turn")
+    ]
+    assert [int(k.split(" of ")[1].split()[0].replace(",", "")) for k in plans] == [
+        *(512 + n * (512 + 128) for n in (1, 9)),
+        8192,  # the window; 20 would not fit
+    ]
     with pytest.raises(ConfigError, match="no model at 'models/Unknown-1B'"):
         needs(resolve(None, ["model=models/Unknown-1B"]))
 

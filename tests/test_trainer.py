@@ -445,6 +445,7 @@ GOOD_LINE = json.dumps({"task": TWO.model_dump(), "plan": "1. say a"})
 
 @pytest.mark.parametrize(("text", "message"), [
     (None, "no plan file at"),
+    ("\udcff", "is not UTF-8 text"),
     ("", "is empty"),
     (f"{GOOD_LINE}\nnot json\n", "line 2 of the plan file"),
     (f"{GOOD_LINE}\n\n", "line 2 of the plan file"),
@@ -457,7 +458,7 @@ GOOD_LINE = json.dumps({"task": TWO.model_dump(), "plan": "1. say a"})
 def test_a_plan_file_that_cannot_be_used_says_where_and_why(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "plans.jsonl"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ConfigError, match=message) as caught:
         sources.from_file(path)
     assert "\n" not in str(caught.value)

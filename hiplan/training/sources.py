@@ -125,10 +125,12 @@ def from_file(path: Path) -> tuple[PlanSource, list[Task]]:
     plans: dict[str, FixedPlanner] = {}
     tasks: list[Task] = []
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             lines = list(file)
     except OSError:
         raise ConfigError(f"no plan file at {str(path)!r}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the plan file {str(path)!r} is not UTF-8 text: {error.reason}") from None
     for number, line in enumerate(lines, 1):
         try:
             entry = PlanFileLine.model_validate_json(line)

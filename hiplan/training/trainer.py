@@ -13,6 +13,7 @@ states and a resumed run is bit-identical at the same number of threads.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -92,7 +93,8 @@ class ProgressiveTrainer:
     policy: ReplanPolicy | None = None
 
     def __post_init__(self) -> None:
-        self.accelerator = Accelerator(cpu=not has_accelerator())  # else two without a GPU are one process each
+        cpu = "LOCAL_RANK" in os.environ and not has_accelerator()  # else each process takes itself for the only one
+        self.accelerator = Accelerator(cpu=cpu)
         self.model.to(self.accelerator.device)
         if self.config.shard or self.accelerator.distributed_type is DistributedType.FSDP:
             self._shard()
@@ -100,12 +102,9 @@ class ProgressiveTrainer:
             raise ConfigError(
                 "kl needs a whole copy of the weights at the stage's start; with split or 4-bit ones use 0"
             )
-        if filed := [stage.name for stage in self.config.stages if stage.plans == "file"]:
-            if not self.config.plan_file:
-                raise ConfigError(f"the stage {filed[0]!r} takes its plans from a plan file; give one as plan_file")
-            self._filed = sources.from_file(Path(self.config.plan_file))
         self.cursor = Cursor()
-        self.limits, self.revise = Limits(turns=self.config.turns), self.policy or POLICIES[self.config.revise]
+        self.limits = Limits(turns=self.config.turns)
+        self.revise = self.policy or POLICIES[self.config.revise]
         self.decoding = self.config.decoding()
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
         self._scores: dict[Any, PlanScore | None] = {}
@@ -114,6 +113,10 @@ class ProgressiveTrainer:
         length = self._resume(found) if found else 0
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
         self.resumed = found is not None
+        if filed := [s.name for s in self.config.stages[self.cursor.stage :] if s.plans == "file"]:
+            if not self.config.plan_file:
+                raise ConfigError(f"the stage {filed[0]!r} takes its plans from a plan file; give one as plan_file")
+            self._filed = sources.from_file(Path(self.config.plan_file))
 
     def _shard(self) -> None:
         if not is_initialized():
