@@ -60,9 +60,9 @@ class TrainConfig(BaseModel):
     ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
     ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode in training.
     ``revise``: when the planner is asked again, in training and where a run measures; ``every_turn`` is AdaPlan as in
-    the paper, ``every_turn_told`` names a failed step as well (``hiplan.coordination.policy.POLICIES``). ``plan_file``: for stages whose plans come from a file.
-    ``warm_start``: oracle demonstrations to imitate before the first stage. ``gradient_checkpointing``: less memory in
-    updates for a third more time.
+    the paper, ``every_turn_told`` names a failed step as well (``hiplan.coordination.policy.POLICIES``).
+    ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to imitate before the
+    first stage. ``gradient_checkpointing``: less memory in updates for a third more time.
     ``plan_kl``: episodes of each iteration on which it is measured how much the executor's words depend on the plan.
     ``shard``: split all weights and optimizer states over the processes (FSDP2); they then play all episodes in step.
     """
