@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import networkx as nx
 import pytest
@@ -486,6 +486,18 @@ def test_policies_combine_in_order_and_are_capped() -> None:
     twice = policy.capped(policy.every(), 2)
     asked = [twice(tracker, judged("n", [PlanRecord(0, DIAMOND)] * n)) is not None for n in (1, 2, 3)]
     assert asked == [True, True, False]
+
+
+def test_what_the_named_policies_ask() -> None:
+    def kinds(failed: set[int]) -> dict[str, str | None]:
+        tracker = Tracker(DIAMOND)
+        tracker.failed = failed
+        asked = {name: ask(tracker, judged("n")) for name, ask in policy.POLICIES.items()}
+        return {name: reason and reason.kind for name, reason in asked.items()}
+
+    assert kinds(set()) == {"never": None, "on_failure": None, "every_turn": "look", "every_turn_told": "look"}
+    assert kinds({1}) == {"never": None, "on_failure": "failed", "every_turn": "look", "every_turn_told": "failed"}
+    assert set(policy.POLICIES) == set(get_args(policy.PolicyName))
 
 
 def test_every_reason_has_words_for_the_planner_and_the_reader() -> None:
