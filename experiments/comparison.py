@@ -88,7 +88,7 @@ def reliance(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> Se
     for condition in SHOWN:
         first: list[Summary] = []
         for arm, one in study.arms.items():
-            known = [s["reliance"]["results"][condition] for s in cells if s["arm"] == arm]
+            known = [s["reliance"]["results"][condition] for s in of_arm(cells, arm)]
             first = first or known
             got = [100 * r["success"] for r in known]
             followed = [100 * r["adherence"] for r in known if r["adherence"] is not None]

@@ -78,6 +78,19 @@ def test_the_table_holds_every_seed_and_differences_paired_over_tasks() -> None:
     assert comparison.paired_points(cells[2:4], cells[:2], "joint", "train") == [25.0, 25.0]
 
 
+def test_a_gain_is_over_the_arms_own_start_and_without_plans_over_the_firsts() -> None:
+    starts = {"a": "1000", "b": "0000", "c": "0000"}
+    solved = dict.fromkeys(("train", "dev", "heldout"), "1100")
+    cells = [summary(arm, seed, solved, base=base) for arm, base in starts.items() for seed in (0, 1)]
+    for row in [row for s in cells if s["arm"] == "c" for row in s["evals"] if row["stage"] == "final"]:
+        row["agent"] = "none"
+    study = Study("three", TWO.arms | {"c": Arm("never a plan", agent="none")})
+    gains = {row[0]: row[6] for row in comparison.success(study, cells, [0, 1]).rows if row[2] == "train"}
+    assert gains == {
+        "untrained": "", "first": "+25 [+25, +25]", "second": "+50 [+50, +50]", "never a plan": "+25 [+25, +25]",
+    }  # fmt: skip
+
+
 def test_a_report_is_table_picture_and_page(tmp_path: Path) -> None:
     panels = ("train", "dev", "heldout")
     cells = [summary(arm, seed, dict.fromkeys(panels, "1100")) for arm in TWO.arms for seed in (0, 1)]
