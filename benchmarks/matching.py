@@ -23,7 +23,7 @@ from hiplan.executors import OracleExecutor
 from hiplan.model import ScriptedModel
 from hiplan.plan import Plan, StepStatus
 from hiplan.planners import OraclePlanner
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Verdict
 

@@ -16,7 +16,7 @@ from hiplan import Executor, Planner, load_model, make_env
 from hiplan.evaluation import train_mix
 from hiplan.model import Decoding
 from hiplan.models.local import Usage
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from hiplan.evaluation import train_mix
 from hiplan.model import Decoding
 from hiplan.models.local import LocalModel, Usage
 from hiplan.models.settings import WeightMode, WeightsConfig
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """Coordination: the AdaPlan loop, the plan graph, matchers, adherence, replan policies, judges."""
 
-from hiplan.coordination import matching, policy
+from hiplan.coordination import matching, replan
 from hiplan.coordination.adherence import Scores, Tracker, scores
 from hiplan.coordination.candidates import Candidates, by_executor, by_judge, by_rehearsal
 from hiplan.coordination.graph import PlanGraph
 from hiplan.coordination.judge import Judge, PlanScore, Submission, Unjudged, judge_plan, rules_judge, score_plan
 from hiplan.coordination.loop import Limits, adaplan
 from hiplan.coordination.matching import Match, Matcher
-from hiplan.coordination.policy import ReplanPolicy, never, on_failure
+from hiplan.coordination.replan import ReplanPolicy, never, on_failure
 from hiplan.coordination.rubric import llm_judge
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "matching",
     "never",
     "on_failure",
-    "policy",
+    "replan",
     "rules_judge",
     "score_plan",
     "scores",

@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 
 from hiplan.coordination.judge import score_plan
 from hiplan.coordination.loop import Limits, adaplan
-from hiplan.coordination.policy import ReplanPolicy
+from hiplan.coordination.replan import ReplanPolicy
+from hiplan.effects import Acted, Consult, Effect, Effects, Generate, PlanReady, Reset, answered
 from hiplan.errors import ConfigError
 from hiplan.executors import ExecutorProtocol
 from hiplan.formats import render_step
 from hiplan.plan import PlanRevision, ReplanReason
 from hiplan.planners import FixedPlanner, PlannerProtocol
 from hiplan.prompts import FULL, Prompts
-from hiplan.requests import Acted, Ask, Consult, Generate, PlanReady, Reset, Steps, answered
 from hiplan.trace import Candidate, Conversation, Episode
 
 T = TypeVar("T")
-Choose = Callable[[Episode, Sequence[Candidate]], Steps[Sequence[float]]]
+Choose = Callable[[Episode, Sequence[Candidate]], Effects[Sequence[float]]]
 """Scores candidates, each of which has a plan; the first with the highest score is taken.
 
 What had to be written for it belongs in the candidates' ``conversations``.
@@ -43,7 +43,7 @@ class Candidates:
             raise ConfigError(f"there must be at least 1 candidate plan, got {n}")
         self.planner, self.n, self.choose, self.temperature = planner, n, choose, temperature
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         written: list[tuple[PlanRevision, Conversation | None]] = []
         for _ in range(self.n):
             revision = yield from _asking(self.planner.plan(episode), _at(self.temperature))
@@ -63,17 +63,17 @@ class Candidates:
             episode.conversations["planner"] = own
         return revision
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         return self.planner.revise(episode, reason, done)
 
 
-def first(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Ask, Any, Sequence[float]]:
+def first(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
     """Take the first plan that could be read."""
     yield from ()
     return [0.0] * len(candidates)
 
 
-def by_judge(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Ask, Any, Sequence[float]]:
+def by_judge(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
     """The rule-based judge's mean score, 1 to 5; the first plan where the environment cannot judge."""
     subgoals = yield Consult("subgoals")
     scores = []
@@ -87,7 +87,7 @@ def by_judge(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Ask
 def by_executor(prompts: Prompts = FULL) -> Choose:
     """Ask the executor which plan it would follow, as PilotRL's prompt does; the first if it names none."""
 
-    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Ask, Any, Sequence[float]]:
+    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
         conversation = Conversation("executor")
         plans = [[f"Plan {n}:", *map(render_step, c.plan.steps)] for n, c in enumerate(candidates, 1) if c.plan]
         shown = "\n\n".join("\n".join(lines) for lines in plans)
@@ -106,7 +106,7 @@ def by_executor(prompts: Prompts = FULL) -> Choose:
 def by_rehearsal(
     executor: ExecutorProtocol,
     planner: PlannerProtocol | None = None,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
 ) -> Choose:
     """The environment's reward when each plan is tried from the start; needs one that can begin anew without harm.
@@ -115,13 +115,13 @@ def by_rehearsal(
     see ``Candidate.turns``.
     """
 
-    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Ask, Any, Sequence[float]]:
+    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
         scores = []
         for candidate in candidates:
             observation = yield Reset(episode.task)
             assert candidate.plan is not None
             actor = _Begun(planner, candidate) if planner else FixedPlanner(candidate.plan)
-            trial = yield from _asking(adaplan(episode.task, observation, actor, executor, policy, limits), _unseen)
+            trial = yield from _asking(adaplan(episode.task, observation, actor, executor, replan, limits), _unseen)
             known = candidate.conversations[:1]
             candidate.conversations += [_beyond(known, c) for c in (*trial.past, *trial.conversations.values())]
             candidate.turns = len(trial.turns)
@@ -138,7 +138,7 @@ class _Begun:
     def __init__(self, planner: PlannerProtocol, candidate: Candidate) -> None:
         self.revise, self._candidate = planner.revise, candidate
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         for known in self._candidate.conversations[:1]:
             episode.conversations["planner"] = Conversation(known.role, list(known.segments))
         return PlanRevision(plan=self._candidate.plan)
@@ -154,17 +154,17 @@ def _beyond(known: Sequence[Conversation], conversation: Conversation) -> Conver
     return conversation
 
 
-def _at(temperature: float | None) -> Callable[[Ask], Ask | None]:
+def _at(temperature: float | None) -> Callable[[Effect], Effect | None]:
     """Everything that is generated, at another temperature."""
     return lambda ask: replace(ask, temperature=temperature) if isinstance(ask, Generate) else ask
 
 
-def _unseen(ask: Ask) -> Ask | None:
+def _unseen(ask: Effect) -> Effect | None:
     """No events: nobody follows a rehearsal."""
     return None if isinstance(ask, PlanReady | Acted) else ask
 
 
-def _asking(steps: Steps[T], change: Callable[[Ask], Ask | None]) -> Steps[T]:
+def _asking(steps: Effects[T], change: Callable[[Effect], Effect | None]) -> Effects[T]:
     """The same with every ask changed; what becomes ``None`` is answered with ``None``."""
     answer: Any = None
     while True:

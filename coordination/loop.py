@@ -13,11 +13,11 @@ from typing import Any
 
 from hiplan.coordination.adherence import Tracker
 from hiplan.coordination.matching import Matcher, best_known
-from hiplan.coordination.policy import ReplanPolicy, idle_turns, on_failure
+from hiplan.coordination.replan import ReplanPolicy, idle_turns, on_failure
+from hiplan.effects import Act, Acted, Consult, Effect, Effects, PlanReady
 from hiplan.executors import ExecutorProtocol
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners import PlannerProtocol
-from hiplan.requests import Act, Acted, Ask, Consult, PlanReady, Steps
 from hiplan.task import StepResult, Task
 from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn
 
@@ -35,15 +35,15 @@ def adaplan(
     observation: str,
     planner: PlannerProtocol,
     executor: ExecutorProtocol,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
     matcher: Matcher = best_known,
-) -> Generator[Ask, Any, Episode]:
+) -> Generator[Effect, Any, Episode]:
     """Plan, act, and revise until the task ends or a limit is reached; returns the episode.
 
     ``matcher``: which steps an action serves.
     """
-    policy, limits = policy or on_failure(), limits or Limits()
+    replan, limits = replan or on_failure(), limits or Limits()
     episode = Episode(task, observation)
     first = yield from planner.plan(episode)
     tracker = Tracker((yield from _take_effect(episode, first, None)))
@@ -66,7 +66,7 @@ def adaplan(
         episode.turns.append(turn)
         episode.stop = _stop(episode, result, limits)
         yield Acted(turn, episode)
-        if episode.stop is None and (reason := policy(tracker, episode)):
+        if episode.stop is None and (reason := replan(tracker, episode)):
             revision = yield from planner.revise(episode, reason, tuple(sorted(tracker.done)))
             plan = yield from _take_effect(episode, revision, reason)
             if not episode.plans[-1].kept:
@@ -76,7 +76,7 @@ def adaplan(
 
 def _act(
     action: str, plan: Plan | None
-) -> Generator[Ask, Any, tuple[list[bool] | None, StepResult, list[Any] | None, str]]:
+) -> Generator[Effect, Any, tuple[list[bool] | None, StepResult, list[Any] | None, str]]:
     steps = [step.description for step in plan.steps] if plan else []
     serves = (yield Consult("serves", tuple((step, action) for step in steps))) if steps else None
     result = yield Act(action)
@@ -85,7 +85,7 @@ def _act(
     return serves, result, status, repr(state[0]) if state else ""
 
 
-def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason | None) -> Steps[Plan | None]:
+def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason | None) -> Effects[Plan | None]:
     """Record the planner's answer; whoever drives the loop may put another plan in its place."""
     turn, current = len(episode.turns), episode.plan
     plan, kept = revision.plan, False

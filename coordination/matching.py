@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from hiplan.effects import Effect, Effects, Generate
 from hiplan.plan import Plan
-from hiplan.requests import Ask, Generate, Steps
 from hiplan.trace import Conversation, Role
 
 
@@ -30,14 +30,14 @@ class Match:
 
 
 Serves = Sequence[bool] | None  # the environment's answer per step, taken before the action; None where it has none
-Matcher = Callable[[Plan, str, str, Serves], Steps[Sequence[Match]]]
+Matcher = Callable[[Plan, str, str, Serves], Effects[Sequence[Match]]]
 
 
 def pure(match: Callable[[Plan, str, str, Serves], Sequence[Match]]) -> Matcher:
     """A matcher that asks nobody."""
 
     @wraps(match)
-    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Ask, Any, Sequence[Match]]:
+    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Effect, Any, Sequence[Match]]:
         yield from ()
         return match(plan, action, observation, serves)
 
@@ -135,7 +135,7 @@ def by_words(plan: Plan, action: str, observation: str, serves: Serves) -> list[
     ]
 
 
-def best_known(plan: Plan, action: str, observation: str, serves: Serves) -> Steps[Sequence[Match]]:
+def best_known(plan: Plan, action: str, observation: str, serves: Serves) -> Effects[Sequence[Match]]:
     """The default: the environment's predicate where there is one, words otherwise."""
     return (yield from (by_words if serves is None else by_environment)(plan, action, observation, serves))
 
@@ -143,7 +143,7 @@ def best_known(plan: Plan, action: str, observation: str, serves: Serves) -> Ste
 def by_model(role: Role = "executor") -> Matcher:
     """Ask the role's model for the numbers of the steps served; it reads a conversation of its own each time."""
 
-    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Ask, Any, Sequence[Match]]:
+    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Effect, Any, Sequence[Match]]:
         conversation = Conversation(role)
         listed = "\n".join(f"{step.id}. {step.description}" for step in plan.steps)
         conversation.ask(

@@ -1,7 +1,7 @@
 """Executors: who acts, one action per turn, under the plan in force.
 
 An executor is anything with ``act(episode)``, a generator that asks its driver for what it needs
-(see ``hiplan.requests``) and returns the action's text.
+(see ``hiplan.effects``) and returns the action's text.
 """
 
 from hiplan.executors.base import ExecutorProtocol

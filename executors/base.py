@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hiplan.requests import Steps
+from hiplan.effects import Effects
 from hiplan.trace import Episode
 
 
 class ExecutorProtocol(Protocol):
     """Stateless: everything about the episode is in the ``Episode`` it is handed."""
 
-    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         """The next action's text. ``ready``: ids of the plan steps that could be worked on now."""
         ...

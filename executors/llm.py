@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hiplan.effects import Effects, answered
 from hiplan.errors import ActionFormatError
 from hiplan.prompts import FULL, Prompts
-from hiplan.requests import Steps, answered
 from hiplan.trace import Episode
 
 
@@ -18,7 +18,7 @@ class Executor:
     def __init__(self, prompts: Prompts = FULL) -> None:
         self.prompts = prompts
 
-    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         conversation, turn = episode.conversation("executor"), len(episode.turns)
         if not conversation.segments:
             conversation.ask(self.prompts.executor_system, turn, author="system")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hiplan.effects import Consult, Effects
 from hiplan.executors.base import ExecutorProtocol
 from hiplan.prompts import FULL, Prompts
-from hiplan.requests import Consult, Steps
 from hiplan.trace import Episode
 
 
 class OracleExecutor:
     """Does what serves the first ready step of the plan, or the oracle's own next action without one."""
 
-    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         step = episode.plan.step(ready[0]).description if episode.plan and ready else None
         answers = yield Consult("oracle_action", ((step,),))
         return str(answers[0]) if answers else ""
@@ -25,7 +25,7 @@ class ScriptedExecutor:
     def __init__(self, script: Callable[[Episode, tuple[int, ...]], str]) -> None:
         self._script = script
 
-    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         return self._script(episode, ready)
         yield
 
@@ -36,7 +36,7 @@ class WrittenExecutor:
     def __init__(self, executor: ExecutorProtocol, prompts: Prompts = FULL) -> None:
         self._executor, self.prompts = executor, prompts
 
-    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         action = yield from self._executor.act(episode, ready)
         turn, conversation = len(episode.turns), episode.conversation("executor")
         if not conversation.segments:

@@ -29,7 +29,7 @@ from experiments.tables import (
     policy_section,
     reliance_sections,
 )  # fmt: skip
-from hiplan.coordination import Candidates, Limits, ReplanPolicy, by_executor, by_judge, by_rehearsal, policy
+from hiplan.coordination import Candidates, Limits, ReplanPolicy, by_executor, by_judge, by_rehearsal, replan
 from hiplan.coordination.candidates import Choose
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
@@ -121,7 +121,7 @@ class Setting:
         config = as_trained(Path(stage), panel_tasks=self.tasks)
         panel = panels(config)[self.panel]  # type: ignore[index]
         decoding, limits = config.train.decoding(TEMPERATURES[self.decoding]), Limits(turns=config.eval_turns)
-        return panel.tasks, decoding, policy.POLICIES[config.train.revise], limits, panel.hash
+        return panel.tasks, decoding, replan.REPLAN_POLICIES[config.train.revise], limits, panel.hash
 
 
 # -- cells --------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str
     """One model under every condition."""
     tasks, decoding, revise, limits, panel = Setting(**setting).of(stage)
     model = load_stage(Path(stage), when == AFTER)
-    results = reliance(model, tasks, make_env, decoding, seed=setting["seed"], policy=revise, limits=limits)
+    results = reliance(model, tasks, make_env, decoding, seed=setting["seed"], replan=revise, limits=limits)
     own = results["own"].episodes
     shares = [share for e in own if (share := overlap(e)) is not None]
     return {
@@ -155,7 +155,7 @@ def measure_cross_play(stages: list[str], setting: dict[str, Any]) -> dict[str, 
     """Every planner with every executor."""
     tasks, decoding, revise, limits, panel = Setting(**setting).of(stages[0])
     models = [load_stage(Path(stage)) for stage in stages]
-    rows = cross_play(models, tasks, make_env, decoding, seed=setting["seed"], policy=revise, limits=limits)
+    rows = cross_play(models, tasks, make_env, decoding, seed=setting["seed"], replan=revise, limits=limits)
     return {"panel": panel, "matrix": [[described(result) for result in row] for row in rows]}
 
 
@@ -179,27 +179,27 @@ def revising(when: ReplanPolicy) -> Way:
 
 
 def choosing(n: int, how: Callable[[Prompts, Limits], Choose]) -> Way:
-    return lambda prompts, limits: (Candidates(Planner(prompts), n, how(prompts, limits)), policy.on_failure())
+    return lambda prompts, limits: (Candidates(Planner(prompts), n, how(prompts, limits)), replan.on_failure())
 
 
 def rehearsing(prompts: Prompts, limits: Limits) -> Choose:
     return by_rehearsal(Executor(prompts), Planner(prompts), limits=limits)
 
 
-ANY = policy.any_of(
-    policy.failed_step, policy.used_up, policy.stuck(), policy.contradicted, policy.off_plan(3), policy.no_progress(5)
+ANY = replan.any_of(
+    replan.failed_step, replan.used_up, replan.stuck(), replan.contradicted, replan.off_plan(3), replan.no_progress(5)
 )
 WAYS: dict[str, Way] = {
-    "never": revising(policy.never),
-    DEFAULT: revising(policy.on_failure()),
-    "every turn (AdaPlan)": revising(policy.every(1)),
-    "every 5 turns": revising(policy.every(5)),
-    "plan used up": revising(policy.used_up),
-    "3 actions off plan": revising(policy.off_plan(3)),
-    "5 actions without a step done": revising(policy.no_progress(5)),
-    "an assumption contradicted": revising(policy.contradicted),
-    "any of these, at most 8": revising(policy.capped(ANY, 8)),
-    "any of these, at most 2": revising(policy.capped(ANY, 2)),
+    "never": revising(replan.never),
+    DEFAULT: revising(replan.on_failure()),
+    "every turn (AdaPlan)": revising(replan.every(1)),
+    "every 5 turns": revising(replan.every(5)),
+    "plan used up": revising(replan.used_up),
+    "3 actions off plan": revising(replan.off_plan(3)),
+    "5 actions without a step done": revising(replan.no_progress(5)),
+    "an assumption contradicted": revising(replan.contradicted),
+    "any of these, at most 8": revising(replan.capped(ANY, 8)),
+    "any of these, at most 2": revising(replan.capped(ANY, 2)),
     "1 plan at temperature 1": choosing(1, lambda prompts, limits: by_judge),
     "4 plans, executor chooses": choosing(4, lambda prompts, limits: by_executor(prompts)),
     "4 plans, judge chooses": choosing(4, lambda prompts, limits: by_judge),

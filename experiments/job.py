@@ -119,7 +119,7 @@ class Job:
                 for agent, d, panel in cells
             ],
             make_env,
-            policy=self.trainer.revise,
+            replan=self.trainer.revise,
             limits=Limits(turns=self.config.eval_turns),
             share=self.trainer.play,
         )

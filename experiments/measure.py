@@ -13,7 +13,7 @@ from experiments.job import AGENTS, PANELS, panels
 from experiments.settings import RunConfig, check
 from hiplan.agent import Agent
 from hiplan.coordination import Limits
-from hiplan.coordination.policy import POLICIES
+from hiplan.coordination.replan import REPLAN_POLICIES
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
 from hiplan.evaluation import TEMPERATURES, Cell, evaluate
@@ -46,14 +46,14 @@ def measure(
     known = panels(config)
     planner: dict[str, PlannerProtocol] = {"plan": Planner(model.prompts), "none": NoPlanner()}
     executor, limits = Executor(model.prompts), Limits(turns=config.eval_turns)
-    policy = POLICIES[config.train.revise]
+    replan = REPLAN_POLICIES[config.train.revise]
     rows: list[dict[str, Any]] = []
 
     def run(wanted: list[tuple[str, str, str]]) -> None:
         cells = [
             Cell(known[p].tasks, planner[a], executor, config.train.decoding(TEMPERATURES[d])) for a, d, p in wanted
         ]
-        results = evaluate(model, cells, make_env, policy=policy, limits=limits)
+        results = evaluate(model, cells, make_env, replan=replan, limits=limits)
         for (a, d, p), result in zip(wanted, results, strict=True):
             low, high = result.interval
             row = {"kind": "eval", "stage": checkpoint.name, "iteration": 0, "panel": p, "agent": a, "decoding": d}
@@ -94,6 +94,6 @@ def play_one(
         raise ConfigError(f"the temperature must be at least 0, got {temperature}")
     model = load_model(checkpoint=checkpoint)
     config = as_trained(checkpoint)
-    policy, limits = POLICIES[config.train.revise], Limits(turns=config.eval_turns)
-    agent = Agent(model, decoding=config.train.decoding(temperature), policy=policy, limits=limits)
+    replan, limits = REPLAN_POLICIES[config.train.revise], Limits(turns=config.eval_turns)
+    agent = Agent(model, decoding=config.train.decoding(temperature), replan=replan, limits=limits)
     print_transcript(agent.run(tasks[index], seed), console)

@@ -35,7 +35,7 @@ from hiplan.model import Decoding, Model, ScriptedModel, derive_seed
 from hiplan.models.api import ApiModel, Endpoint
 from hiplan.planners import OraclePlanner, Planner
 from hiplan.prompts import FULL
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.training.sources import PlanFileLine
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Acted": "hiplan.requests",
+    "Acted": "hiplan.effects",
     "Agent": "hiplan.agent",
     "ApiModel": "hiplan.models.api",
     "Completion": "hiplan.model",
@@ -30,7 +30,7 @@ _HOMES = {
     "OraclePlanner": "hiplan.planners",
     "Plan": "hiplan.plan",
     "PlanGraph": "hiplan.coordination",
-    "PlanReady": "hiplan.requests",
+    "PlanReady": "hiplan.effects",
     "PlanRevision": "hiplan.plan",
     "PlanStep": "hiplan.plan",
     "Planner": "hiplan.planners",
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from hiplan.agent import Agent as Agent
     from hiplan.coordination import Limits as Limits
     from hiplan.coordination import PlanGraph as PlanGraph
+    from hiplan.effects import Acted as Acted
+    from hiplan.effects import PlanReady as PlanReady
     from hiplan.env import Environment as Environment
     from hiplan.envs import make_env as make_env
     from hiplan.errors import HiplanError as HiplanError
@@ -69,8 +71,6 @@ if TYPE_CHECKING:
     from hiplan.planners import NoPlanner as NoPlanner
     from hiplan.planners import OraclePlanner as OraclePlanner
     from hiplan.planners import Planner as Planner
-    from hiplan.requests import Acted as Acted
-    from hiplan.requests import PlanReady as PlanReady
     from hiplan.task import StepResult as StepResult
     from hiplan.task import Task as Task
     from hiplan.trace import Episode as Episode

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from hiplan.coordination import Candidates, Limits, Matcher, ReplanPolicy, adaplan
 from hiplan.coordination.candidates import first
 from hiplan.coordination.matching import best_known
+from hiplan.effects import Acted, Effect, Generate, PlanReady
 from hiplan.env import EnvFactory, Environment
 from hiplan.errors import UserError
 from hiplan.executors import Executor, ExecutorProtocol
@@ -22,8 +23,7 @@ from hiplan.model import Decoding, Model, Request, derive_seed
 from hiplan.plan import Plan
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import FULL
-from hiplan.requests import Acted, Ask, Generate, PlanReady
-from hiplan.rollout import answer_locally, describe, engine, first_observation
+from hiplan.sampler import answer_locally, describe, engine, first_observation
 from hiplan.task import Task
 from hiplan.trace import Episode, StopReason
 
@@ -39,7 +39,7 @@ class Agent:
     ``planner`` and ``executor`` default to language-model roles with the model's own prompts. ``make_env``
     builds the environment of a task; default: hiplan's embedded ones. ``approve`` sees every plan before it
     takes effect and may return another one to use instead (in ``astream`` it may be a coroutine function).
-    ``policy``: when to ask for a revision. ``matcher``: which steps an action serves.
+    ``replan``: when to ask for a revision. ``matcher``: which steps an action serves.
     """
 
     model: Model
@@ -47,7 +47,7 @@ class Agent:
     executor: ExecutorProtocol | None = None
     make_env: EnvFactory | None = None
     decoding: Decoding = field(default_factory=lambda: Decoding(temperature=0.0))
-    policy: ReplanPolicy | None = None
+    replan: ReplanPolicy | None = None
     limits: Limits | None = None
     approve: Approve | None = None
     matcher: Matcher = best_known
@@ -116,10 +116,10 @@ class Agent:
         with engine("building the environment"):
             return (self.make_env or make_env)(task)
 
-    def _loop(self, task: Task, observation: str) -> Generator[Ask, Any, Episode]:
+    def _loop(self, task: Task, observation: str) -> Generator[Effect, Any, Episode]:
         prompts = getattr(self.model, "prompts", FULL)
         planner, executor = self.planner or Planner(prompts), self.executor or Executor(prompts)
-        return adaplan(task, observation, planner, executor, self.policy, self.limits, self.matcher)
+        return adaplan(task, observation, planner, executor, self.replan, self.limits, self.matcher)
 
     def _request(self, ask: Generate, seed: int, asked: int) -> Request:
         return Request(

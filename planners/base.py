@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from hiplan.effects import Effects
 from hiplan.plan import PlanRevision, ReplanReason
-from hiplan.requests import Steps
 from hiplan.trace import Episode
 
 
 class PlannerProtocol(Protocol):
     """Stateless: everything about the episode is in the ``Episode`` it is handed."""
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         """The first plan, from the task and the first observation; ``plan=None`` for no plan."""
         ...
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         """A revised plan, or ``plan=None`` to keep the one in force. ``done``: ids of done steps."""
         ...

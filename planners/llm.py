@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from hiplan.effects import Effects, answered
 from hiplan.errors import PlanFormatError
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.prompts import FULL, Prompts, parse_revision
-from hiplan.requests import Steps, answered
 from hiplan.trace import Episode, Kind
 
 
@@ -24,13 +24,13 @@ class Planner:
         self.prompts = prompts
         self.retries = retries
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         conversation = episode.conversation("planner")
         conversation.ask(self.prompts.planner_system, 0, author="system")
         conversation.ask(self.prompts.plan(episode), 0)
         return (yield from self._write(episode, "plan", self.prompts.format.parse))
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         conversation = episode.conversation("planner")
         asked = self.prompts.revise(episode, reason, done)
         conversation.ask(asked, len(episode.turns))
@@ -40,7 +40,7 @@ class Planner:
 
     def _write(
         self, episode: Episode, kind: Kind, read: Callable[[str], Plan | None], again: str = ""
-    ) -> Steps[PlanRevision]:
+    ) -> Effects[PlanRevision]:
         """``again``: what a conversation that begins anew is asked."""
         conversation, turn, message = episode.conversation("planner"), len(episode.turns), ""
         for attempt in range(1 + self.retries):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from hiplan.effects import Consult, Effects
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners.base import PlannerProtocol
 from hiplan.prompts import FULL, KEEP, Prompts
-from hiplan.requests import Consult, Steps
 from hiplan.trace import Episode
 
 
 class NoPlanner:
     """No plan at all: with it, the same executor is a ReAct agent."""
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         return PlanRevision(plan=None)
         yield  # a generator that asks nothing
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         return PlanRevision(plan=None)
         yield
 
@@ -29,11 +29,11 @@ class FixedPlanner:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         return PlanRevision(plan=self._plan)
         yield
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         return PlanRevision(plan=None)
         yield
 
@@ -44,11 +44,11 @@ class GivenPlans:
     def __init__(self, plans: Mapping[str, Plan]) -> None:
         self._plans = plans
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         return PlanRevision(plan=self._plans.get(episode.task.id))
         yield
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         return PlanRevision(plan=None)
         yield
 
@@ -56,11 +56,11 @@ class GivenPlans:
 class OraclePlanner:
     """The environment's own planner; it sees what the agent has seen and revises by that."""
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         answers = yield Consult("oracle_plan")
         return PlanRevision(plan=answers[0] if answers else None)
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         answers = yield Consult("oracle_plan")
         current = episode.plan
         if not answers or current is None:
@@ -77,7 +77,7 @@ class WrittenPlanner:
     def __init__(self, planner: PlannerProtocol, prompts: Prompts = FULL) -> None:
         self._planner, self.prompts = planner, prompts
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         revision = yield from self._planner.plan(episode)
         if revision.plan is not None:
             conversation = episode.conversation("planner")
@@ -86,7 +86,7 @@ class WrittenPlanner:
             conversation.answer(self.prompts.format.render(revision.plan), "plan", 0)
         return revision
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         revision = yield from self._planner.revise(episode, reason, done)
         turn, conversation = len(episode.turns), episode.conversation("planner")
         conversation.ask(self.prompts.revise(episode, reason, done), turn)

@@ -11,6 +11,7 @@ import pytest
 
 from hiplan.agent import Agent, Event
 from hiplan.coordination import Limits
+from hiplan.effects import Acted, PlanReady
 from hiplan.envs import make_env
 from hiplan.envs.crafting import Crafting
 from hiplan.errors import EnvironmentFault, TaskError, UserError
@@ -20,8 +21,7 @@ from hiplan.model import ScriptedModel
 from hiplan.plan import Plan
 from hiplan.planners import NoPlanner, OraclePlanner, Planner
 from hiplan.prompts import BRIEF
-from hiplan.requests import Acted, PlanReady
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import StepResult, Task
 from hiplan.trace import Conversation, Episode, StopReason
 

@@ -8,6 +8,7 @@ from test_agent import BETTER, DOOR, MAKE_DOOR
 from hiplan.agent import Agent
 from hiplan.coordination import Candidates, by_executor, by_judge, by_rehearsal
 from hiplan.coordination.candidates import Choose, first
+from hiplan.effects import Effects
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
 from hiplan.evaluation import cost
@@ -18,8 +19,7 @@ from hiplan.plan import PlanRevision
 from hiplan.planners import OraclePlanner, Planner
 from hiplan.prompts import BRIEF
 from hiplan.report import transcript
-from hiplan.requests import Steps
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.trace import Conversation, Episode
 
 SHALLOW, NONSENSE, GOOD = "1. make door", "first a door", render_numbered(BETTER)
@@ -157,7 +157,7 @@ class Alternating(OraclePlanner):
 
     asked = 0
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         self.asked += 1
         return (yield from super().plan(episode)) if self.asked % 2 else PlanRevision(plan=parse_numbered(SHALLOW))
 

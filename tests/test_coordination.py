@@ -23,12 +23,12 @@ from hiplan.coordination import (
     matching,
     never,
     on_failure,
-    policy,
+    replan,
     scores,
 )
 from hiplan.coordination.adherence import Judged, adherence
 from hiplan.coordination.matching import best_known, lexical_scores
-from hiplan.coordination.policy import idle_turns
+from hiplan.coordination.replan import idle_turns
 from hiplan.env import PlanAware
 from hiplan.envs import make_env
 from hiplan.executors import Executor
@@ -254,7 +254,7 @@ def test_a_models_matches_are_the_numbers_it_names() -> None:
             return "Steps 2 and 9, then 2."
         return "1. make a\n2. make b after 1" if conversation.role == "planner" else "get 1 x"
 
-    agent = Agent(ScriptedModel(answer), Planner(BRIEF), Executor(BRIEF), limits=Limits(turns=2), policy=never)
+    agent = Agent(ScriptedModel(answer), Planner(BRIEF), Executor(BRIEF), limits=Limits(turns=2), replan=never)
     agent.matcher = matching.by_model()
     episode = agent.run(CHAIN)
     assert [(t.verdict, t.step, t.evidence) for t in episode.turns] == [(EARLY, 2, "the model says so")] * 2
@@ -448,15 +448,15 @@ def judged(spec: str, plans: Sequence[PlanRecord] = (PlanRecord(0, DIAMOND),)) -
 @pytest.mark.parametrize(
     ("ask", "kind", "yes", "no"),
     [
-        (policy.every(), "look", ["n", "nn", "o"], []),
-        (policy.every(3), "look", ["nnn", "nnnnnn"], ["n", "nnnn"]),
-        (policy.off_plan(2), "off plan", ["oo", "noo", "oooo"], ["", "o", "ono", "ooo", "oon"]),
-        (policy.no_progress(2), "no progress", ["nn", "1nn", "oe", "nnnn"], ["", "n", "1n", "nnn", "n1"]),
-        (policy.used_up, "used up", [], ["1234", "n"]),
+        (replan.every(), "look", ["n", "nn", "o"], []),
+        (replan.every(3), "look", ["nnn", "nnnnnn"], ["n", "nnnn"]),
+        (replan.off_plan(2), "off plan", ["oo", "noo", "oooo"], ["", "o", "ono", "ooo", "oon"]),
+        (replan.no_progress(2), "no progress", ["nn", "1nn", "oe", "nnnn"], ["", "n", "1n", "nnn", "n1"]),
+        (replan.used_up, "used up", [], ["1234", "n"]),
         (never, "", [], ["oooo"]),
     ],
 )
-def test_policies_by_hand(ask: policy.ReplanPolicy, kind: str, yes: list[str], no: list[str]) -> None:
+def test_policies_by_hand(ask: replan.ReplanPolicy, kind: str, yes: list[str], no: list[str]) -> None:
     tracker = Tracker(DIAMOND)
     for spec in yes:
         assert ask(tracker, judged(spec)) == ReplanReason(kind=ReplanKind(kind)), spec
@@ -467,23 +467,23 @@ def test_policies_by_hand(ask: policy.ReplanPolicy, kind: str, yes: list[str], n
 
 def test_policies_look_at_the_plan_in_force_alone() -> None:
     since = [PlanRecord(0, DIAMOND), PlanRecord(3, DIAMOND, kept=True)]
-    assert policy.off_plan(2)(Tracker(DIAMOND), judged("ooo", since)) is None
-    assert policy.off_plan(2)(Tracker(DIAMOND), judged("ooooo", since)) is not None
+    assert replan.off_plan(2)(Tracker(DIAMOND), judged("ooo", since)) is None
+    assert replan.off_plan(2)(Tracker(DIAMOND), judged("ooooo", since)) is not None
 
 
 def test_a_contradiction_need_not_wait_for_its_turn() -> None:
     tracker = Tracker(DIAMOND)
     tracker.failed = {3, 4}
-    assert policy.contradicted(tracker, judged("n")) == ReplanReason(kind=ReplanKind.CONTRADICTED, step=3)
-    assert policy.failed_step(tracker, judged("n")) is None
+    assert replan.contradicted(tracker, judged("n")) == ReplanReason(kind=ReplanKind.CONTRADICTED, step=3)
+    assert replan.failed_step(tracker, judged("n")) is None
 
 
 def test_policies_combine_in_order_and_are_capped() -> None:
     tracker = Tracker(DIAMOND)
     tracker.failed = {1}
-    both = policy.any_of(policy.off_plan(1), policy.failed_step)
+    both = replan.any_of(replan.off_plan(1), replan.failed_step)
     assert [both(tracker, judged(s)).kind for s in "on"] == ["off plan", "failed"]  # type: ignore[union-attr]
-    twice = policy.capped(policy.every(), 2)
+    twice = replan.capped(replan.every(), 2)
     asked = [twice(tracker, judged("n", [PlanRecord(0, DIAMOND)] * n)) is not None for n in (1, 2, 3)]
     assert asked == [True, True, False]
 
@@ -492,12 +492,12 @@ def test_what_the_named_policies_ask() -> None:
     def kinds(failed: set[int]) -> dict[str, str | None]:
         tracker = Tracker(DIAMOND)
         tracker.failed = failed
-        asked = {name: ask(tracker, judged("n")) for name, ask in policy.POLICIES.items()}
+        asked = {name: ask(tracker, judged("n")) for name, ask in replan.REPLAN_POLICIES.items()}
         return {name: reason and reason.kind for name, reason in asked.items()}
 
     assert kinds(set()) == {"never": None, "on_failure": None, "every_turn": "look", "every_turn_told": "look"}
     assert kinds({1}) == {"never": None, "on_failure": "failed", "every_turn": "look", "every_turn_told": "failed"}
-    assert set(policy.POLICIES) == set(get_args(policy.PolicyName))
+    assert set(replan.REPLAN_POLICIES) == set(get_args(replan.ReplanName))
 
 
 def test_every_reason_has_words_for_the_planner_and_the_reader() -> None:

@@ -35,7 +35,7 @@ from hiplan.models.local import LocalModel
 from hiplan.plan import Plan, ReplanKind, ReplanReason
 from hiplan.planners import OraclePlanner, Planner
 from hiplan.prompts import BRIEF
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import StepResult, Task
 from hiplan.trace import Candidate, Conversation, Episode, PlanRecord, Turn, Verdict
 from hiplan.training.plan_kl import as_if_under, plan_kl

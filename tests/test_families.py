@@ -13,7 +13,7 @@ from hiplan.executors import Executor
 from hiplan.model import Decoding, Request, ScriptedModel
 from hiplan.models.chat import ChatCodec
 from hiplan.planners import Planner
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import StepResult
 from hiplan.trace import ROLES, Conversation, Role
 from hiplan.training.batch import Row, batches, token_logprobs

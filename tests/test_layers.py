@@ -13,11 +13,11 @@ LAYERS = [
     "errors",
     "plan task",
     "formats trace",
-    "env model prompts requests",
+    "env model prompts effects",
     "envs models",  # implement the layer above this line; imported from "training" upwards only, see ``allowed``
     "executors planners",
     "coordination",
-    "rollout",
+    "sampler",
     "agent loading",
     "evaluation",
     "training",

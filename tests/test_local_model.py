@@ -27,7 +27,7 @@ from hiplan.models.local import LocalModel, draw, find_model
 from hiplan.plan import Plan, PlanStep
 from hiplan.planners import FixedPlanner, Planner
 from hiplan.prompts import BRIEF
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import StepResult
 from hiplan.trace import ROLES, Conversation, Episode, Role, StopReason
 from hiplan.training.batch import Row, batches, rows_of, token_logprobs

@@ -26,7 +26,7 @@ from hiplan.model import Completion, Decoding, Request, ScriptedModel, derive_se
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, Planner
 from hiplan.prompts import BRIEF, FULL, Prompts
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import StepResult, Task
 from hiplan.trace import Conversation, Episode, StopReason, Verdict
 
@@ -114,11 +114,11 @@ def test_the_planner_is_told_each_turn_once() -> None:
     texts = {"planner": plans, "executor": ["plank", "door", "hinge", "get 2 log"]}
     model = ScriptedModel(lambda conversation: texts[conversation.role].pop(0))
 
-    def policy(tracker: Tracker, episode: Episode) -> ReplanReason | None:
+    def replan(tracker: Tracker, episode: Episode) -> ReplanReason | None:
         return ReplanReason(kind=ReplanKind.STUCK) if len(episode.turns) in (1, 3) else None
 
     job = Job(DOOR, Planner(FULL), Executor(FULL))
-    (episode,) = rollout([job], model, make_env, policy=policy, limits=Limits(turns=4))
+    (episode,) = rollout([job], model, make_env, replan=replan, limits=Limits(turns=4))
     told = [s.text for s in episode.conversations["planner"].segments if s.author == "user"][1:]
     assert [[line for line in text.splitlines() if line.startswith("> ")] for text in told] == [
         ["> plank"],
@@ -454,7 +454,7 @@ def test_a_given_plan_is_never_revised() -> None:
 
 def test_a_policy_may_never_ask() -> None:
     model = Watched()
-    (episode,) = rollout([Job(DOOR, Planner(BRIEF), Executor(BRIEF))], model, make_env, policy=never)
+    (episode,) = rollout([Job(DOOR, Planner(BRIEF), Executor(BRIEF))], model, make_env, replan=never)
     assert len(episode.plans) == 1 and sum(call[0].role == "planner" for call in model.calls) == 1
 
 
@@ -462,7 +462,7 @@ def test_revisions_are_capped() -> None:
     model = ScriptedModel(lambda c: "1. make door" if c.role == "planner" else "get 1 plank")
     job, limits = Job(DOOR, Planner(BRIEF), Executor(BRIEF)), Limits(turns=9, idle=99)
     for cap in (0, 3):
-        (episode,) = rollout([job], model, make_env, policy=on_failure(cap=cap), limits=limits)
+        (episode,) = rollout([job], model, make_env, replan=on_failure(cap=cap), limits=limits)
         assert len(episode.plans) == 1 + cap and len(episode.turns) == 9
 
 

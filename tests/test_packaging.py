@@ -89,6 +89,6 @@ def test_importing_hiplan_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> No
 
 
 def test_what_an_app_uses_loads_nothing_heavy(tmp_path: Path) -> None:
-    code = "import hiplan.planners, hiplan.executors, hiplan.coordination, hiplan.rollout, hiplan.envs, sys"
+    code = "import hiplan.planners, hiplan.executors, hiplan.coordination, hiplan.sampler, hiplan.envs, sys"
     loaded = python(f"{code}; print(*sys.modules)", Path(hiplan.__file__).parents[1], tmp_path).split()
     assert not set(HEAVY).intersection(loaded)

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiplan.agent import Agent
-from hiplan.coordination import Limits, PlanGraph, Scores, Tracker, matching, never, on_failure, policy, scores
+from hiplan.coordination import Limits, PlanGraph, Scores, Tracker, matching, never, on_failure, replan, scores
 from hiplan.coordination.adherence import Judged
+from hiplan.effects import Acted
 from hiplan.envs import make_env
 from hiplan.executors import Executor
 from hiplan.model import ScriptedModel
@@ -27,7 +28,6 @@ from hiplan.planners import Planner
 from hiplan.planners.simple import renumber
 from hiplan.prompts import BRIEF, FULL, Prompts
 from hiplan.report import step_states, transcript
-from hiplan.requests import Acted
 from hiplan.task import StepResult, Task
 from hiplan.trace import Episode, PlanRecord, Turn, Verdict
 from hiplan.training.sources import whole_plan
@@ -213,15 +213,15 @@ for action in ("get nail and glue", "make oak door", "craft box, lid, house, oak
 POLICIES = {
     "never": never,
     "on failure": on_failure(),
-    "every turn": policy.every(),
-    "every third": policy.every(3),
-    "failed step": policy.failed_step,
-    "contradicted": policy.contradicted,
-    "used up": policy.used_up,
-    "stuck": policy.stuck(1),
-    "off plan": policy.off_plan(1),
-    "no progress": policy.no_progress(2),
-    "any, capped": policy.capped(policy.any_of(policy.no_progress(1), policy.failed_step, policy.off_plan(2)), 3),
+    "every turn": replan.every(),
+    "every third": replan.every(3),
+    "failed step": replan.failed_step,
+    "contradicted": replan.contradicted,
+    "used up": replan.used_up,
+    "stuck": replan.stuck(1),
+    "off plan": replan.off_plan(1),
+    "no progress": replan.no_progress(2),
+    "any, capped": replan.capped(replan.any_of(replan.no_progress(1), replan.failed_step, replan.off_plan(2)), 3),
 }
 WRITTEN = st.lists(
     st.one_of(
@@ -251,7 +251,7 @@ def test_whatever_is_written_every_policy_leads_to_an_end(
     """And scores that were counted along the way are those of the record; it can be told and kept."""
     said = iter(range(10**6))
     model = ScriptedModel(lambda conversation: texts[next(said) % len(texts)])
-    agent = Agent(model, Planner(prompts), Executor(prompts), make_env, policy=POLICIES[name], limits=Limits(turns=8))
+    agent = Agent(model, Planner(prompts), Executor(prompts), make_env, replan=POLICIES[name], limits=Limits(turns=8))
     agent.matcher = matcher
     counted, known = Scores(), 0
     for event in (stream := agent.stream(task)):

@@ -40,7 +40,7 @@ from hiplan.report.graph import STYLES, panels
 from hiplan.report.overview import overview
 from hiplan.report.tables import cell, table
 from hiplan.report.transcript import clean, score_words
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode, PlanRecord, StopReason, Turn, Verdict
 

@@ -20,7 +20,7 @@ SURFACE = {
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
     "hiplan.coordination": """
         Candidates Judge Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Submission Tracker Unjudged
-        adaplan by_executor by_judge by_rehearsal judge_plan llm_judge matching never on_failure policy rules_judge
+        adaplan by_executor by_judge by_rehearsal judge_plan llm_judge matching never on_failure replan rules_judge
         score_plan scores
     """,
     "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",

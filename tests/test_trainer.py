@@ -14,7 +14,7 @@ import torch
 from doubles import Letters, frozen, letters, random_model
 from torch import Tensor
 
-from hiplan.coordination import Limits, policy
+from hiplan.coordination import Limits, replan
 from hiplan.env import Environment
 from hiplan.errors import CheckpointError, ConfigError, PlanFormatError
 from hiplan.executors import Executor
@@ -25,7 +25,7 @@ from hiplan.models.settings import WeightMode
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, Planner
 from hiplan.prompts import BRIEF
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import ROLES, Conversation, Episode, PlanRecord, Role, Turn, Verdict
 from hiplan.training import checkpoint, sources, trainer, warmstart
@@ -404,18 +404,18 @@ def test_training_goes_on_when_a_source_has_no_plans(jobs: list[Job]) -> None:
         ("on_failure", None, []),
         ("every_turn", None, [ReplanKind.LOOK] * 2),
         ("never", None, []),
-        ("never", policy.every(2), [ReplanKind.LOOK]),
+        ("never", replan.every(2), [ReplanKind.LOOK]),
     ],
 )
 def test_plans_are_revised_as_the_settings_or_a_function_say(
-    revise: str, own: policy.ReplanPolicy | None, asked: list[ReplanKind], monkeypatch: pytest.MonkeyPatch
+    revise: str, own: replan.ReplanPolicy | None, asked: list[ReplanKind], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in episodes of hindsight and in demonstrations."""
     played: list[Episode] = []
     used: list[Any] = []
 
     def watched(*given: Any, **options: Any) -> list[Episode]:
-        used.append(signature(rollout).bind(*given, **options).arguments["policy"])
+        used.append(signature(rollout).bind(*given, **options).arguments["replan"])
         played.extend(episodes := rollout(*given, **options))
         return episodes
 
@@ -423,7 +423,7 @@ def test_plans_are_revised_as_the_settings_or_a_function_say(
         monkeypatch.setattr(module, "rollout", watched)
     settings = {"tasks": [letters(3)], "turns": 3, "revise": revise, "warm_start": 2}
     stages = replace_stage(EXECUTOR, iterations=1), replace_stage(PLANNER, iterations=1, plans="hindsight")
-    run = replace(build(*stages, **settings), policy=own)
+    run = replace(build(*stages, **settings), replan=own)
     run.train()
     assert used == [run.revise] * len(used) and len(used) >= 3  # demonstrations, hindsight, the stages' own
     with_plans = [e for e in played if e.plans and e.plans[0].plan and len(e.turns) == 3]

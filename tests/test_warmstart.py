@@ -20,7 +20,7 @@ from hiplan.model import Decoding, ScriptedModel
 from hiplan.models.local import LocalModel
 from hiplan.planners import NoPlanner, Planner
 from hiplan.prompts import BRIEF, FULL, Prompts
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import ROLES, Conversation, Episode, Role
 from hiplan.training.batch import Row, batches, token_logprobs

@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 
 from hiplan.coordination import Limits
+from hiplan.effects import Effects
 from hiplan.envs import make_env
 from hiplan.envs.crafting import Crafting
 from hiplan.envs.household import Household, chain
@@ -19,8 +20,7 @@ from hiplan.plan import Plan, PlanRevision, PlanStep, ReplanReason
 from hiplan.planners import NoPlanner
 from hiplan.planners.simple import renumber
 from hiplan.prompts import BRIEF, KEEP
-from hiplan.requests import Steps
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode, Kind
 
@@ -72,7 +72,7 @@ class DemoPlanner:
         self.renew = rng.random() < mix.renew
         self.broken = rng.random() < mix.broken
 
-    def plan(self, episode: Episode) -> Steps[PlanRevision]:
+    def plan(self, episode: Episode) -> Effects[PlanRevision]:
         conversation = episode.conversation("planner")
         conversation.ask(BRIEF.planner_system, 0, author="system")
         conversation.ask(BRIEF.plan(episode), 0)
@@ -88,7 +88,7 @@ class DemoPlanner:
         return PlanRevision(plan=plan)
         yield
 
-    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Steps[PlanRevision]:
+    def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         episode.conversation("planner").ask(BRIEF.revise(episode, reason, done), len(episode.turns))
         current = episode.plan
         assert current is not None
@@ -146,7 +146,7 @@ class DemoExecutor:
         self.thought = ""
         self.circle = rng.randint(1, 2)
 
-    def act(self, episode: Episode, ready: tuple[int, ...]) -> Steps[str]:
+    def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         conversation = episode.conversation("executor")
         if not conversation.segments:
             conversation.ask(BRIEF.executor_system, 0, author="system")

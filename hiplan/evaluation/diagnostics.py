@@ -45,7 +45,7 @@ def reliance(
     decoding: Decoding,
     *,
     seed: int = 0,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
     reword: Callable[[Plan], Plan] | None = None,
 ) -> dict[str, EvalResult]:
@@ -61,7 +61,7 @@ def reliance(
 
     def play(planners: Mapping[str, PlannerProtocol]) -> dict[str, EvalResult]:
         cells = [Cell(tasks, planner, Executor(prompts), decoding) for planner in planners.values()]
-        return dict(zip(planners, evaluate(model, cells, make_env, seed, policy, limits), strict=True))
+        return dict(zip(planners, evaluate(model, cells, make_env, seed, replan, limits), strict=True))
 
     live = play({"own": Planner(prompts), "none": NoPlanner(), "oracle": OraclePlanner()})
     own, oracle = first_plans(live["own"].episodes), first_plans(live["oracle"].episodes)
@@ -148,7 +148,7 @@ def cross_play(
     decoding: Decoding,
     *,
     seed: int = 0,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
 ) -> list[list[EvalResult]]:
     """``result[i][j]``: the planner of model ``i`` with the executor of model ``j``.
@@ -161,7 +161,7 @@ def cross_play(
         for second in models:
             model = ByRole(first, second)
             cell = Cell(tasks, Planner(model.prompts), Executor(model.prompts), decoding)
-            row += evaluate(model, [cell], make_env, seed, policy, limits)
+            row += evaluate(model, [cell], make_env, seed, replan, limits)
         rows.append(row)
     return rows
 

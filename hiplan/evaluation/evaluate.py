@@ -12,7 +12,7 @@ from hiplan.evaluation.statistics import wilson
 from hiplan.executors import ExecutorProtocol
 from hiplan.model import Decoding, Model, derive_seed
 from hiplan.planners import PlannerProtocol
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode
 
@@ -73,7 +73,7 @@ def evaluate(
     cells: Sequence[Cell],
     make_env: EnvFactory,
     seed: int = 0,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
     on_done: Callable[[Episode], None] | None = None,
     share: Share | None = None,
@@ -91,7 +91,7 @@ def evaluate(
     parts = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
 
     def play(mine: Sequence[Job]) -> list[Episode]:
-        return rollout(mine, model, make_env, None, policy, limits, on_done)
+        return rollout(mine, model, make_env, None, replan, limits, on_done)
 
     episodes = iter([e for part in parts for e in (share(part, play) if share else play(part))])
     return [EvalResult([next(episodes) for _ in cell.tasks]) for cell in cells]

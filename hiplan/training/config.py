@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hiplan.coordination.policy import PolicyName
+from hiplan.coordination.replan import ReplanName
 from hiplan.model import Decoding
 from hiplan.trace import Role
 from hiplan.training.rewards import RewardWeights
@@ -60,7 +60,7 @@ class TrainConfig(BaseModel):
     ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
     ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode in training.
     ``revise``: when the planner is asked again, in training and where a run measures; ``every_turn`` is AdaPlan as in
-    the paper, ``every_turn_told`` names a failed step as well (``hiplan.coordination.policy.POLICIES``).
+    the paper, ``every_turn_told`` names a failed step as well (``hiplan.coordination.replan.REPLAN_POLICIES``).
     ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to imitate before the
     first stage. ``gradient_checkpointing``: less memory in updates for a third more time.
     ``plan_kl``: episodes of each iteration on which it is measured how much the executor's words depend on the plan.
@@ -84,7 +84,7 @@ class TrainConfig(BaseModel):
     turns: int = Field(default=20, ge=1)
     batch_tokens: int = Field(default=1800, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
-    revise: PolicyName = "on_failure"
+    revise: ReplanName = "on_failure"
     plan_file: str | None = None
     warm_start: int = Field(default=0, ge=0)
     gradient_checkpointing: bool = False

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from hiplan.rollout import Job
+from hiplan.sampler import Job
 from hiplan.trace import Episode
 from hiplan.training.batch import Batch
 

@@ -19,7 +19,7 @@ from hiplan.formats import parse_numbered
 from hiplan.model import Decoding, Model, derive_seed
 from hiplan.plan import Plan
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, PlannerProtocol
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode, Verdict
 
@@ -48,14 +48,14 @@ def hindsight(
     make_env: EnvFactory,
     decoding: Decoding,
     limits: Limits,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     tries: int = 4,
 ) -> PlanSource:
     """The plan that led through a successful episode of the agent's own (see ``whole_plan``); never revised."""
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
         jobs = [Job(t, planner, executor, derive_seed(seed, "hindsight", t.id, k)) for t in tasks for k in range(tries)]
-        episodes = rollout(jobs, model, make_env, decoding, policy, limits)
+        episodes = rollout(jobs, model, make_env, decoding, replan, limits)
         plans: list[PlannerProtocol | None] = []
         for i in range(len(tasks)):
             won = [whole_plan(e) for e in episodes[i * tries : (i + 1) * tries] if e.success]

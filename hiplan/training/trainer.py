@@ -28,7 +28,7 @@ from torch.distributed import is_initialized
 
 from hiplan.coordination import Limits, PlanScore, Submission, Unjudged, rules_judge
 from hiplan.coordination.adherence import scores
-from hiplan.coordination.policy import POLICIES, ReplanPolicy
+from hiplan.coordination.replan import REPLAN_POLICIES, ReplanPolicy
 from hiplan.env import EnvFactory
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.evaluation.panels import TaskMix
@@ -36,7 +36,7 @@ from hiplan.executors import Executor
 from hiplan.model import derive_seed
 from hiplan.models.local import LocalModel
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import Episode, Role, StopReason
 from hiplan.training import checkpoint, sources
@@ -77,7 +77,7 @@ class ProgressiveTrainer:
     """Trains ``model``'s roles by ``config`` on tasks drawn by ``task_mix``.
 
     With ``folder`` set, it writes metrics and checkpoints there and goes on from the latest one.
-    ``on_iteration`` is called with each metrics row, ``on_stage_end`` after each stage. ``policy``: when plans are
+    ``on_iteration`` is called with each metrics row, ``on_stage_end`` after each stage. ``replan``: when plans are
     revised, where ``config.revise`` has no name for it.
     """
 
@@ -90,7 +90,7 @@ class ProgressiveTrainer:
     on_iteration: Progress | None = None
     on_stage_end: Callable[[Stage], None] | None = None
     checkpoint_every: int = 5
-    policy: ReplanPolicy | None = None
+    replan: ReplanPolicy | None = None
 
     def __post_init__(self) -> None:
         cpu = "LOCAL_RANK" in os.environ and not has_accelerator()  # else each process takes itself for the only one
@@ -104,7 +104,7 @@ class ProgressiveTrainer:
             )
         self.cursor = Cursor()
         self.limits = Limits(turns=self.config.turns)
-        self.revise = self.policy or POLICIES[self.config.revise]
+        self.revise = self.replan or REPLAN_POLICIES[self.config.revise]
         self.decoding = self.config.decoding()
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
         self._scores: dict[Any, PlanScore | None] = {}
@@ -159,7 +159,7 @@ class ProgressiveTrainer:
         rng = random.Random(derive_seed(self.seed, "warm start"))
         tasks = [self.task_mix(rng) for _ in range(self.config.warm_start)]
         episodes = oracle_demonstrations(
-            tasks, self.model.prompts, self.make_env, policy=self.revise, limits=self.limits
+            tasks, self.model.prompts, self.make_env, replan=self.revise, limits=self.limits
         )
         losses = warm_start(self.model, episodes, seed=self.seed)
         self.metrics.add(

@@ -24,7 +24,7 @@ from hiplan.model import ScriptedModel
 from hiplan.models.local import LocalModel
 from hiplan.planners import NoPlanner, OraclePlanner, WrittenPlanner
 from hiplan.prompts import Prompts
-from hiplan.rollout import Job, rollout
+from hiplan.sampler import Job, rollout
 from hiplan.task import Task
 from hiplan.trace import ROLES, Episode, Role
 from hiplan.training.batch import Row
@@ -90,19 +90,19 @@ def oracle_demonstrations(
     make_env: EnvFactory,
     *,
     no_plan: float = 0.15,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
 ) -> list[Episode]:
     """Episodes in which the environment's oracle plans and acts, written as a model with ``prompts`` would.
 
     ``no_plan``: share of the tasks played without a plan, so that this stays in the executor's
-    distribution. ``policy``: when the planner is asked again; it keeps the plan unless its own has changed.
+    distribution. ``replan``: when the planner is asked again; it keeps the plan unless its own has changed.
     Unsolved tasks are left out. Raises ``ConfigError`` where none is solved.
     """
     planner, executor = WrittenPlanner(OraclePlanner(), prompts), WrittenExecutor(OracleExecutor(), prompts)
     bare = [int((i + 1) * no_plan) > int(i * no_plan) for i in range(len(tasks))]
     jobs = [Job(task, NoPlanner() if b else planner, executor) for task, b in zip(tasks, bare, strict=True)]
-    episodes = rollout(jobs, ScriptedModel([]), make_env, policy=policy, limits=limits)
+    episodes = rollout(jobs, ScriptedModel([]), make_env, replan=replan, limits=limits)
     solved = [episode for episode in episodes if episode.success]
     if not solved:
         kinds = ", ".join(sorted({task.env for task in tasks})) or "none"

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hiplan.coordination import Limits, ReplanPolicy, adaplan
+from hiplan.effects import Act, Consult, Effect, Generate, Reset
 from hiplan.env import EnvFactory, Environment, Oracle, PlanAware
 from hiplan.errors import EnvironmentFault, HiplanError
 from hiplan.executors import ExecutorProtocol
 from hiplan.model import Completion, Decoding, Model, Request, derive_seed
 from hiplan.planners import PlannerProtocol
-from hiplan.requests import Act, Ask, Consult, Generate, Reset
 from hiplan.task import Task
 from hiplan.trace import ROLES, Episode, Role, StopReason, printable
 
@@ -40,7 +40,7 @@ def rollout(
     model: Model,
     make_env: EnvFactory,
     decoding: Decoding | None = None,
-    policy: ReplanPolicy | None = None,
+    replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
     on_done: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
@@ -49,7 +49,7 @@ def rollout(
     ``on_done`` is called as each episode ends. What ``model`` raises ends the whole rollout: it is nobody's episode.
     """
     decoding = decoding or Decoding()
-    running = [_Running(job, make_env, policy, limits) for job in jobs]
+    running = [_Running(job, make_env, replan, limits) for job in jobs]
     try:
         for one in running:
             one.start()
@@ -75,13 +75,13 @@ def rollout(
 class _Running:
     """One episode under way: its loop, its environment, and the prompt it waits on."""
 
-    def __init__(self, job: Job, make_env: EnvFactory, policy: ReplanPolicy | None, limits: Limits | None) -> None:
-        self.job, self._make, self._policy, self._limits = job, make_env, policy, limits
+    def __init__(self, job: Job, make_env: EnvFactory, replan: ReplanPolicy | None, limits: Limits | None) -> None:
+        self.job, self._make, self._replan, self._limits = job, make_env, replan, limits
         self.wants: Generate | None = None
         self.asked = 0
         self.episode = Episode(job.task, "")
         self._env: Environment | None = None
-        self._loop: Generator[Ask, Any, Episode] | None = None
+        self._loop: Generator[Effect, Any, Episode] | None = None
 
     @property
     def role(self) -> Role | None:
@@ -102,7 +102,7 @@ class _Running:
             self._fail(error)
             return
         job = self.job
-        self._loop = adaplan(job.task, observation, job.planner, job.executor, self._policy, self._limits)
+        self._loop = adaplan(job.task, observation, job.planner, job.executor, self._replan, self._limits)
         self.advance(None)
 
     def advance(self, answer: Completion | None) -> None:
@@ -164,7 +164,7 @@ def engine(call: str) -> Iterator[None]:
         raise EnvironmentFault(f"{call} raised {describe(error)}") from error
 
 
-def answer_locally(ask: Ask, env: Environment) -> Any:
+def answer_locally(ask: Effect, env: Environment) -> Any:
     """Answer everything but ``Generate`` from the environment; events get ``None``.
 
     Raises ``EnvironmentFault`` where the environment fails.

@@ -61,13 +61,13 @@ class Acted:
     episode: Episode
 
 
-Ask = Generate | Act | Reset | Consult | PlanReady | Acted
+Effect = Generate | Act | Reset | Consult | PlanReady | Acted
 T = TypeVar("T")
-Steps = Generator[Ask, Any, T]
+Effects = Generator[Effect, Any, T]
 """A generator that asks its driver and finally returns a ``T``."""
 
 
-def answered(conversation: Conversation, kind: Kind, turn: int) -> Steps[Any]:
+def answered(conversation: Conversation, kind: Kind, turn: int) -> Effects[Any]:
     """Have the conversation continued and keep the answer in it; returns the ``Completion``, its text printable."""
     done = yield Generate(conversation)
     done = replace(done, text=printable(done.text), reasoning=printable(done.reasoning))

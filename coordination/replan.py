@@ -14,7 +14,7 @@ from hiplan.plan import ReplanKind, ReplanReason
 from hiplan.trace import Episode, Turn, Verdict
 
 ReplanPolicy = Callable[[Tracker, Episode], ReplanReason | None]
-PolicyName = Literal["never", "on_failure", "every_turn", "every_turn_told"]
+ReplanName = Literal["never", "on_failure", "every_turn", "every_turn_told"]
 
 
 def never(tracker: Tracker, episode: Episode) -> ReplanReason | None:
@@ -25,10 +25,10 @@ def never(tracker: Tracker, episode: Episode) -> ReplanReason | None:
 def every(turns: int = 1) -> ReplanPolicy:
     """Ask after every so many turns; with 1 as in the paper (AdaPlan): the planner sees each result, and may keep."""
 
-    def policy(tracker: Tracker, episode: Episode) -> ReplanReason | None:
+    def asks(tracker: Tracker, episode: Episode) -> ReplanReason | None:
         return _because(ReplanKind.LOOK, tracker) if len(episode.turns) % turns == 0 else None
 
-    return policy
+    return asks
 
 
 def failed_step(tracker: Tracker, episode: Episode) -> ReplanReason | None:
@@ -49,10 +49,10 @@ def used_up(tracker: Tracker, episode: Episode) -> ReplanReason | None:
 def stuck(turns: int = 3) -> ReplanPolicy:
     """Ask when so many actions in a row had no effect."""
 
-    def policy(tracker: Tracker, episode: Episode) -> ReplanReason | None:
+    def asks(tracker: Tracker, episode: Episode) -> ReplanReason | None:
         return _because(ReplanKind.STUCK, tracker) if idle_turns(episode) == turns else None
 
-    return policy
+    return asks
 
 
 def off_plan(turns: int = 3) -> ReplanPolicy:
@@ -68,17 +68,17 @@ def no_progress(turns: int = 5) -> ReplanPolicy:
 def any_of(*policies: ReplanPolicy) -> ReplanPolicy:
     """Ask when one of them does, for the reason of the first that does."""
 
-    def policy(tracker: Tracker, episode: Episode) -> ReplanReason | None:
+    def asks(tracker: Tracker, episode: Episode) -> ReplanReason | None:
         return next((reason for one in policies if (reason := one(tracker, episode))), None)
 
-    return policy
+    return asks
 
 
-def capped(policy: ReplanPolicy, revisions: int) -> ReplanPolicy:
+def capped(replan: ReplanPolicy, revisions: int) -> ReplanPolicy:
     """Ask so often in an episode at most; an answer that keeps the plan counts."""
 
     def asks(tracker: Tracker, episode: Episode) -> ReplanReason | None:
-        return policy(tracker, episode) if len(episode.plans) <= revisions else None
+        return replan(tracker, episode) if len(episode.plans) <= revisions else None
 
     return asks
 
@@ -91,7 +91,7 @@ def on_failure(cap: int = 8, stuck_after: int = 3) -> ReplanPolicy:
     return capped(any_of(failed_step, used_up, stuck(stuck_after)), cap)
 
 
-POLICIES: Mapping[PolicyName, ReplanPolicy] = {  # those that settings name
+REPLAN_POLICIES: Mapping[ReplanName, ReplanPolicy] = {  # those that settings name
     "never": never,
     "on_failure": on_failure(),
     "every_turn": every(1),
@@ -122,9 +122,9 @@ def _because(kind: ReplanKind, tracker: Tracker, step: int | None = None) -> Rep
 
 
 def _in_a_row(kind: ReplanKind, turns: int, counts: Callable[[Turn], bool]) -> ReplanPolicy:
-    def policy(tracker: Tracker, episode: Episode) -> ReplanReason | None:
+    def asks(tracker: Tracker, episode: Episode) -> ReplanReason | None:
         since = episode.turns[episode.plans[-1].turn :] if episode.plans else []
         run = sum(1 for _ in takewhile(counts, reversed(since)))
         return _because(kind, tracker) if run and run % turns == 0 else None
 
-    return policy
+    return asks
