@@ -16,12 +16,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/gpu.py` finds experiments
-from experiments.dry_run import architecture
 from hiplan.model import Decoding, Request
 from hiplan.models.local import LocalModel, Side, Usage, find_model
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.prompts import FULL
+from hiplan.runs.dry_run import architecture
 from hiplan.trace import ROLES, Conversation, Role
 from hiplan.training.batch import Row, batches, token_logprobs
 
@@ -29,7 +29,7 @@ from hiplan.training.batch import Row, batches, token_logprobs
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--architecture", default="Llama-3.1-8B-Instruct", help="a file of experiments/configs/architectures, or tiny"
+        "--architecture", default="Llama-3.1-8B-Instruct", help="a file of hiplan/assets/architectures, or tiny"
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--episodes", type=int, default=64)

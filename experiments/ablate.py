@@ -20,11 +20,11 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.cells import COLUMNS, read_kept, run_cells
-from experiments.job import read_metrics
-from experiments.settings import RunConfig, matched, read_run, resolve
 from experiments.studies import SEARCH_SEED, Study
 from hiplan.errors import ConfigError
+from hiplan.runs.cells import COLUMNS, read_kept, run_cells
+from hiplan.runs.job import read_metrics
+from hiplan.runs.settings import RunConfig, matched, read_run, resolve
 from hiplan.training.checkpoint import write_text
 
 HERE = Path(__file__).resolve().parent
@@ -125,7 +125,7 @@ class Runner:
 
     def _reliance(self, folder: Path, settings: RunConfig) -> Summary:
         """The last stage under different plans."""
-        from experiments.diagnose import AFTER, Run, Setting, reliance_cell
+        from hiplan.runs.diagnose import AFTER, Run, Setting, reliance_cell
 
         setting = Setting(str(self.study.reliance), settings.panel_tasks, settings.decodings[0])
         cell = reliance_cell(Run.read(folder, settings.train.stages[-1].name), AFTER, setting, folder)

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.ablate import Summary, evaluation, value
-from experiments.job import PANELS
 from experiments.studies import SEARCH_SEED, Study
-from experiments.tables import points, section, spread
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
+from hiplan.runs.job import PANELS
+from hiplan.runs.tables import points, section, spread
 
 
 def report(

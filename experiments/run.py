@@ -64,7 +64,7 @@ def main(
         return
     import yaml
 
-    from experiments.settings import matched, read_run, resolve
+    from hiplan.runs.settings import matched, read_run, resolve
 
     given = {"model": model, "weights__mode": weights, "seed": seed, "panel_seed": panel_seed}
     if resume is not None:
@@ -74,7 +74,7 @@ def main(
     else:
         settings = resolve(config, set or [], **given)
         if match is not None:
-            from experiments.job import read_metrics
+            from hiplan.runs.job import read_metrics
 
             steps = (row["env_steps"] for row in read_metrics(match) if row["kind"] == "train")
             settings = matched(settings, max(steps, default=0))
@@ -83,13 +83,13 @@ def main(
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return
     if dry_run:
-        from experiments.dry_run import needs
+        from hiplan.runs.dry_run import needs
 
         console.print(needs(settings))
         return
     if resume is None and (folder / "metrics.jsonl").exists():
         raise ConfigError(f"{str(folder)!r} already holds a run; go on with --resume {folder}, or choose another --out")
-    from experiments.job import Job
+    from hiplan.runs.job import Job
 
     try:
         Job(settings, folder, console).run()
@@ -108,7 +108,7 @@ def evaluate(
     env: Annotated[str | None, typer.Option(help="mixed, crafting or household. [default: as trained]")] = None,
     threads: Annotated[int, typer.Option(help="torch's threads.")] = 2,
 ) -> None:
-    from experiments.measure import measure
+    from hiplan.runs.measure import measure
 
     measure(checkpoint, panel_seed, panel, tasks, decoding, env, threads, console)
 
@@ -120,7 +120,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write to; peft, transformers and vLLM load it without hiplan.")],
     merged: Annotated[bool, typer.Option("--merged", help="Write a whole model instead of an adapter.")] = False,
 ) -> None:
-    from experiments.export import export_role
+    from hiplan.runs.export import export_role
 
     export_role(checkpoint, role, out, merged)
     console.print(f"{role} of {checkpoint} is in {out}", markup=False, highlight=False)
@@ -133,7 +133,7 @@ def convert(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     keep: Annotated[str | None, typer.Option(help="To joint: the role whose weights survive.")] = None,
 ) -> None:
-    from experiments.export import convert_stage
+    from hiplan.runs.export import convert_stage
 
     convert_stage(checkpoint, to, out, keep)
     console.print(f"{checkpoint} with {to} weights is in {out}", markup=False, highlight=False)
@@ -195,7 +195,7 @@ def diagnose(
     ),
     parallel: Parallel = 2,
 ) -> None:
-    from experiments.diagnose import diagnose
+    from hiplan.runs.diagnose import diagnose
 
     _study(diagnose, runs, stage, panel_names, tasks, decoding, out, parallel)
 
@@ -210,7 +210,7 @@ def policies(
     out: Annotated[Path, typer.Option(help="Folder of cells, tables and report.html.")] = Path("runs/policies"),
     parallel: Parallel = 2,
 ) -> None:
-    from experiments.diagnose import policies
+    from hiplan.runs.diagnose import policies
 
     _study(policies, runs, stage, panel_names, tasks, decoding, out, parallel)
 
@@ -240,7 +240,7 @@ def play(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
 ) -> None:
-    from experiments.measure import play_one
+    from hiplan.runs.measure import play_one
 
     play_one(checkpoint, panel, index, env, seed, temperature, console)
 
@@ -282,8 +282,8 @@ def plans(
     timeout: Annotated[float, typer.Option(help="Seconds for one answer of an endpoint.")] = 120.0,
     cache: Annotated[Path | None, typer.Option(help="Folder of the endpoints' answers. [default: OUT.cache]")] = None,
 ) -> None:
-    from experiments.plan_data import plan_data, read_prices
     from hiplan.models.api import Endpoint
+    from hiplan.runs.plan_data import plan_data, read_prices
 
     def there(url: str | None, name: str | None, key: str | None, cost: str | None, what: str) -> Endpoint | None:
         if (url is None) != (name is None):

@@ -218,7 +218,7 @@ def test_an_endpoint_judges_concurrently_and_from_its_cache(tmp_path: Path) -> N
 
 # -- the plans command ------------------------------------------------------------------------
 
-plan_data = pytest.importorskip("experiments.plan_data", reason="not in a checkout of the repository")
+plan_data = pytest.importorskip("hiplan.runs.plan_data", reason="not in a checkout of the repository")
 
 
 def settings(**over: Any) -> Any:

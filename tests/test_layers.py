@@ -22,6 +22,7 @@ LAYERS = [
     "evaluation",
     "training",
     "report",
+    "runs",
     "hiplan",  # hiplan/__init__.py, the facade
     "cli",
 ]

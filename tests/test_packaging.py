@@ -37,8 +37,12 @@ def build(*arguments: str | Path) -> None:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two wheels: from the tree (a copy of it, where no stale build/ lies), and from an sdist of it."""
     place = tmp_path_factory.mktemp("packaging")
-    junk = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
-    source = shutil.copytree(REPOSITORY, place / "source", symlinks=True, ignore=junk)
+    junk = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return junk(folder, names) | ({"runs"} if Path(folder) == REPOSITORY else set())
+
+    source = shutil.copytree(REPOSITORY, place / "source", symlinks=True, ignore=ignored)
     build("--wheel", "--outdir", place / "tree", source)
     build("--outdir", place / "sdist", source)
     return [*place.glob("tree/*.whl"), *place.glob("sdist/*.whl")]

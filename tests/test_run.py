@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.diagnose import AFTER, Setting, measure_reliance, read_runs
-from experiments.measure import as_trained
 from hiplan.errors import ConfigError
 from hiplan.plan import ReplanKind
 from hiplan.report.files import read_episodes
+from hiplan.runs.diagnose import AFTER, Setting, measure_reliance, read_runs
+from hiplan.runs.measure import as_trained
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [

@@ -16,12 +16,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import ablate, comparison
 from experiments.ablate import Cell, Runner
-from experiments.cells import Cell as DoneCell
-from experiments.cells import run_cells
-from experiments.dry_run import needs
-from experiments.export import convert_stage, export_role
-from experiments.measure import as_trained
-from experiments.settings import RunConfig, resolve
 from experiments.studies import SEARCH_SEED, STUDIES, Arm, Study
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.loading import load_model
@@ -29,6 +23,12 @@ from hiplan.model import Decoding
 from hiplan.models.local import LocalModel, find_model
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
+from hiplan.runs.cells import Cell as DoneCell
+from hiplan.runs.cells import run_cells
+from hiplan.runs.dry_run import needs
+from hiplan.runs.export import convert_stage, export_role
+from hiplan.runs.measure import as_trained
+from hiplan.runs.settings import RunConfig, resolve
 
 TWO = Study("two", {"a": Arm("first"), "b": Arm("second")}, rates=(1.0, 2.0), stages=("joint",))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,15 @@ import torch
 from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from experiments.job import parameters
-from experiments.settings import RunConfig
 from hiplan.errors import ConfigError
 from hiplan.evaluation.evaluate import BATCH
 from hiplan.models.local import find_model
 from hiplan.models.weights import RoleWeights
+from hiplan.runs.job import parameters
+from hiplan.runs.settings import RunConfig
 from hiplan.trace import ROLES
 
-ARCHITECTURES = Path(__file__).with_name("configs") / "architectures"
+ARCHITECTURES = Path(str(importlib.resources.files("hiplan"))) / "assets" / "architectures"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 KEPT = 34  # bytes of activations per token, layer and hidden unit that a backward pass needs at two bytes a value
 
@@ -44,10 +45,10 @@ def needs(settings: RunConfig) -> Table:
     if weights.mode == "separate":
         shapes.append(architecture(weights.executor_model or settings.model))
     with torch.device("meta"):
-        bases = [AutoModelForCausalLM.from_config(shape) for shape in shapes]
+        bases = [AutoModelForCausalLM.from_config(shape) for shape in shapes]  # type: ignore[no-untyped-call]
         roles = RoleWeights(bases[0], weights, executor_base=bases[1] if len(bases) > 1 else None)
     count = parameters(roles)
-    stored = "float32" if weights.method == "full" else settings.dtype
+    stored: str = "float32" if weights.method == "full" else settings.dtype
     if stored == "auto":
         stored = str(shapes[0].dtype or "float32").removeprefix("torch.")
     size = BYTES[stored]

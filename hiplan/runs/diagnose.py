@@ -16,19 +16,6 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.cells import Cell, run_cells
-from experiments.job import PANELS, costs, panels
-from experiments.measure import as_trained
-from experiments.settings import read_run
-from experiments.tables import (
-    AFTER,
-    BEFORE,
-    DEFAULT,
-    cross_section,
-    deviation_section,
-    policy_section,
-    reliance_sections,
-)  # fmt: skip
 from hiplan.coordination import Candidates, Limits, ReplanPolicy, by_executor, by_judge, by_rehearsal, replan
 from hiplan.coordination.candidates import Choose
 from hiplan.envs import make_env
@@ -52,6 +39,19 @@ from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import Prompts
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
+from hiplan.runs.cells import Cell, run_cells
+from hiplan.runs.job import PANELS, costs, panels
+from hiplan.runs.measure import as_trained
+from hiplan.runs.settings import read_run
+from hiplan.runs.tables import (
+    AFTER,
+    BEFORE,
+    DEFAULT,
+    cross_section,
+    deviation_section,
+    policy_section,
+    reliance_sections,
+)  # fmt: skip
 from hiplan.task import Task
 
 
@@ -119,7 +119,7 @@ class Setting:
     def of(self, stage: str) -> tuple[Sequence[Task], Decoding, ReplanPolicy, Limits, str]:
         """Tasks, decoding, when plans are revised, limits, and the panel's hash, as the stage was trained for."""
         config = as_trained(Path(stage), panel_tasks=self.tasks)
-        panel = panels(config)[self.panel]  # type: ignore[index]
+        panel = panels(config)[self.panel]
         decoding, limits = config.train.decoding(TEMPERATURES[self.decoding]), Limits(turns=config.eval_turns)
         return panel.tasks, decoding, replan.REPLAN_POLICIES[config.train.revise], limits, panel.hash
 

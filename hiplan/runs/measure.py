@@ -9,8 +9,6 @@ from typing import Any, get_args
 import torch
 from rich.console import Console
 
-from experiments.job import AGENTS, PANELS, panels
-from experiments.settings import RunConfig, check
 from hiplan.agent import Agent
 from hiplan.coordination import Limits
 from hiplan.coordination.replan import REPLAN_POLICIES
@@ -23,6 +21,8 @@ from hiplan.loading import load_model
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.report.tables import results_table
 from hiplan.report.transcript import print_transcript
+from hiplan.runs.job import AGENTS, PANELS, panels
+from hiplan.runs.settings import RunConfig, check
 
 
 def measure(

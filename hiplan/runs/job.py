@@ -9,7 +9,7 @@ import json
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +21,6 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.cells import COLUMNS
-from experiments.settings import RunConfig
 from hiplan.coordination import Limits
 from hiplan.envs import make_env
 from hiplan.errors import ConfigError
@@ -47,6 +45,8 @@ from hiplan.report.curves import draw_curves
 from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
+from hiplan.runs.cells import COLUMNS
+from hiplan.runs.settings import RunConfig
 from hiplan.trace import ROLES, Episode
 from hiplan.training.checkpoint import write_text
 from hiplan.training.config import Stage
@@ -109,7 +109,7 @@ class Job:
         chosen = ", ".join(f"{agent} {name}" for agent, name in best.items())
         self._say(f"{stage}: best decoding on {len(dev)} dev tasks: {chosen}")
 
-    def _evaluate(self, cells: list[tuple[str, str, str]]) -> list[EvalResult]:
+    def _evaluate(self, cells: Sequence[tuple[str, str, str]]) -> list[EvalResult]:
         planner: dict[str, PlannerProtocol] = {"plan": Planner(self.model.prompts), "none": NoPlanner()}
         executor, decode = Executor(self.model.prompts), self.config.train.decoding
         return evaluate(

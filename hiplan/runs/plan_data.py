@@ -130,7 +130,7 @@ def plan_data(
 
 def tokens_as_trained(checkpoint: Path | None) -> int:
     """The most tokens of a plan in the run that wrote the stage."""
-    from experiments.measure import as_trained  # needs torch
+    from hiplan.runs.measure import as_trained  # needs torch
 
     return as_trained(checkpoint).train.plan_tokens
 

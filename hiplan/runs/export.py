@@ -20,13 +20,13 @@ def export_role(checkpoint: Path, role: str, out: Path, merged: bool) -> None:
         raise ConfigError(f"no role is called {role!r}; expected {' or '.join(ROLES)}")
     _empty(out)
     model = load_stage(checkpoint)
-    known = cast(Role, role)
+
     if merged:
-        whole: Any = model.weights.snapshot(known)
+        whole: Any = model.weights.snapshot(role)
         whole.save_pretrained(out)
     else:
-        model.weights.export(known, out)
-    model.sides[known].tokenizer.save_pretrained(out)
+        model.weights.export(role, out)
+    model.sides[role].tokenizer.save_pretrained(out)
 
 
 def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> None:
