@@ -11,8 +11,7 @@ import time
 from collections.abc import Sequence
 
 from hiplan.env import Oracle
-from hiplan.envs import make_env
-from hiplan.evaluation import fresh_panel
+from hiplan.envs import fresh_panel, make_env
 from hiplan.task import Task
 
 

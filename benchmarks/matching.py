@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiplan.coordination import Matcher, Tracker, matching
-from hiplan.envs import make_env
-from hiplan.evaluation import fresh_panel
+from hiplan.envs import fresh_panel, make_env
 from hiplan.executors import OracleExecutor
 from hiplan.model import ScriptedModel
 from hiplan.plan import Plan, StepStatus
 from hiplan.planners import OraclePlanner
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Verdict
 
@@ -49,7 +48,7 @@ def known_plan(task: Task) -> Plan | None:
         return plan
     if task.params.get("kind") == "two":
         return None
-    episode = rollout([Job(task, OraclePlanner(), OracleExecutor())], ScriptedModel(()), make_env)[0]
+    episode = Sampler(ScriptedModel(()), make_env).run([Job(task, OraclePlanner(), OracleExecutor())])[0]
     took = next(turn.action for turn in episode.turns if turn.action.startswith("take ") and not turn.refused)
     thing = plan.steps[0].description.split(" at ")[0]
     first = plan.steps[0].model_copy(update={"description": f"{thing} at {took.split(' from ')[1]}"})

@@ -13,10 +13,10 @@ import time
 import torch
 
 from hiplan import Executor, Planner, load_model, make_env
-from hiplan.evaluation import train_mix
+from hiplan.envs import train_mix
 from hiplan.model import Decoding
 from hiplan.models.local import Usage
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         jobs = [Job(train_mix()(rng), planner, executor, seed) for seed in range(args.episodes)]
         model.usage = Usage()
         began = time.perf_counter()
-        episodes = rollout(jobs, model, make_env, Decoding(1.0, plan_tokens=128, action_tokens=32))
+        episodes = Sampler(model, make_env, Decoding(1.0, plan_tokens=128, action_tokens=32)).run(jobs)
         wall, usage = time.perf_counter() - began, model.usage
         print(
             f"{repeat:>6}  {len(episodes):>8}  {sum(len(e.turns) for e in episodes):>5}  {usage.processed:>9}  "

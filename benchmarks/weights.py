@@ -17,11 +17,11 @@ from typing import get_args
 import torch
 
 from hiplan import Executor, Planner, make_env
-from hiplan.evaluation import train_mix
+from hiplan.envs import train_mix
 from hiplan.model import Decoding
 from hiplan.models.local import LocalModel, Usage
 from hiplan.models.settings import WeightMode, WeightsConfig
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def once(model: LocalModel, episodes: int) -> tuple[float, int]:
     planner, executor = Planner(model.prompts), Executor(model.prompts)
     jobs = [Job(train_mix()(rng), planner, executor, seed) for seed in range(episodes)]
     began = time.perf_counter()
-    rollout(jobs, model, make_env, Decoding(1.0, plan_tokens=128, action_tokens=32))
+    Sampler(model, make_env, Decoding(1.0, plan_tokens=128, action_tokens=32)).run(jobs)
     return time.perf_counter() - began, model.usage.processed
 
 

@@ -45,6 +45,18 @@ class Tracker:
         self.failed = set()
         self.served = None
 
+    def revise(self, record: PlanRecord) -> None:
+        """Take in a recorded answer of the planner."""
+        if not record.kept:
+            self.replan(record.plan)
+
+    def recall(self, turn: Turn) -> None:
+        """Take in a recorded turn as it was judged then."""
+        self.done |= set(turn.done)
+        self.failed = set(turn.failed)
+        self.served = turn.step if turn.step is not None else self.served
+        self.trouble = self.plan is not None and (turn.refused or bool(turn.failed))
+
     def ready(self) -> tuple[int, ...]:
         """Ids of the steps that could be worked on now."""
         return self.graph.ready(self.done) if self.graph else ()
@@ -188,10 +200,9 @@ class Scores:
 def scores(episode: Episode) -> Scores:
     """The scores of a whole episode."""
     found = Scores()
-    for index, record in enumerate(episode.plans):
-        found.revise(record)
-        following = episode.plans[index + 1].turn if index + 1 < len(episode.plans) else None
-        for turn in episode.turns[record.turn : following]:
+    for phase in episode.phases():
+        found.revise(phase.record)
+        for turn in phase.turns:
             found.add(turn)
     return found
 

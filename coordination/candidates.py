@@ -7,14 +7,15 @@ rehearsal of each in the environment (``by_rehearsal``). How to choose is a func
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from hiplan.coordination.judge import score_plan
 from hiplan.coordination.loop import Limits, adaplan
+from hiplan.coordination.matching import Matcher, best_known
 from hiplan.coordination.replan import ReplanPolicy
-from hiplan.effects import Acted, Consult, Effect, Effects, Generate, PlanReady, Reset, answered
+from hiplan.effects import Acted, AskCoverage, Effect, Effects, Generate, PlanReady, Reset, answered
 from hiplan.errors import ConfigError
 from hiplan.executors import ExecutorProtocol
 from hiplan.formats import render_step
@@ -67,27 +68,26 @@ class Candidates:
         return self.planner.revise(episode, reason, done)
 
 
-def first(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
+def first(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
     """Take the first plan that could be read."""
     yield from ()
     return [0.0] * len(candidates)
 
 
-def by_judge(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
+def by_judge(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
     """The rule-based judge's mean score, 1 to 5; the first plan where the environment cannot judge."""
-    subgoals = yield Consult("subgoals")
     scores = []
-    for candidate in candidates if subgoals else ():
+    for candidate in candidates:
         assert candidate.plan is not None
-        achieved = yield Consult("subgoal_of", tuple((step.description,) for step in candidate.plan.steps))
-        scores.append(score_plan(candidate.plan, subgoals[0], achieved).mean)
-    return scores or [0.0] * len(candidates)
+        known = yield from AskCoverage(tuple(step.description for step in candidate.plan.steps))
+        scores.append(score_plan(candidate.plan, known.subgoals, known.achieved).mean if known else 0.0)
+    return scores
 
 
 def by_executor(prompts: Prompts = FULL) -> Choose:
     """Ask the executor which plan it would follow, as PilotRL's prompt does; the first if it names none."""
 
-    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
+    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
         conversation = Conversation("executor")
         plans = [[f"Plan {n}:", *map(render_step, c.plan.steps)] for n, c in enumerate(candidates, 1) if c.plan]
         shown = "\n\n".join("\n".join(lines) for lines in plans)
@@ -108,6 +108,7 @@ def by_rehearsal(
     planner: PlannerProtocol | None = None,
     replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
+    matcher: Matcher = best_known,
 ) -> Choose:
     """The environment's reward when each plan is tried from the start; needs one that can begin anew without harm.
 
@@ -115,18 +116,19 @@ def by_rehearsal(
     see ``Candidate.turns``.
     """
 
-    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Generator[Effect, Any, Sequence[float]]:
+    def choose(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
         scores = []
         for candidate in candidates:
-            observation = yield Reset(episode.task)
+            observation = yield from Reset(episode.task)
             assert candidate.plan is not None
             actor = _Begun(planner, candidate) if planner else FixedPlanner(candidate.plan)
-            trial = yield from _asking(adaplan(episode.task, observation, actor, executor, replan, limits), _unseen)
+            begun = Episode(episode.task, observation)
+            trial = yield from _asking(adaplan(begun, actor, executor, replan, limits, matcher), _unseen)
             known = candidate.conversations[:1]
             candidate.conversations += [_beyond(known, c) for c in (*trial.past, *trial.conversations.values())]
             candidate.turns = len(trial.turns)
             scores.append(trial.reward)
-        yield Reset(episode.task)
+        yield from Reset(episode.task)
         return scores
 
     return choose
@@ -154,17 +156,17 @@ def _beyond(known: Sequence[Conversation], conversation: Conversation) -> Conver
     return conversation
 
 
-def _at(temperature: float | None) -> Callable[[Effect], Effect | None]:
+def _at(temperature: float | None) -> Callable[[Effect[Any]], Effect[Any] | None]:
     """Everything that is generated, at another temperature."""
     return lambda ask: replace(ask, temperature=temperature) if isinstance(ask, Generate) else ask
 
 
-def _unseen(ask: Effect) -> Effect | None:
+def _unseen(ask: Effect[Any]) -> Effect[Any] | None:
     """No events: nobody follows a rehearsal."""
     return None if isinstance(ask, PlanReady | Acted) else ask
 
 
-def _asking(steps: Effects[T], change: Callable[[Effect], Effect | None]) -> Effects[T]:
+def _asking(steps: Effects[T], change: Callable[[Effect[Any]], Effect[Any] | None]) -> Effects[T]:
     """The same with every ask changed; what becomes ``None`` is answered with ``None``."""
     answer: Any = None
     while True:

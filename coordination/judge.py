@@ -11,35 +11,12 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiplan.env import EnvFactory, PlanAware
-from hiplan.plan import Plan
+from hiplan.plan import Plan, PlanScore
 from hiplan.task import Task
-
-
-@dataclass(frozen=True)
-class PlanScore:
-    """Three scores, each from 1 to 5."""
-
-    correctness: float
-    followability: float
-    standardisation: float
-
-    @property
-    def mean(self) -> float:
-        return (self.correctness + self.followability + self.standardisation) / 3
-
-    @property
-    def passes(self) -> bool:
-        """PilotRL's filter for given plans: mean at least 4.5, correctness at least 4, the others 5."""
-        return self.mean >= 4.5 and self.correctness >= 4 and self.followability == 5 == self.standardisation
-
-    @property
-    def perfect(self) -> bool:
-        """PilotRL's filter where the judge had no reference trajectory: all three 5."""
-        return self.correctness == self.followability == self.standardisation == 5
-
+from hiplan.trace import Episode
 
 WORST = PlanScore(1.0, 1.0, 1.0)
 
@@ -92,6 +69,19 @@ def rules_judge(make_env: EnvFactory) -> Judge:
         return Unjudged(f"the environment {candidate.task.env!r} does not understand plans; ask an LLM judge")
 
     return judge
+
+
+def score_first_plans(episodes: Sequence[Episode], judge: Judge) -> None:
+    """Record the judge's score of each episode's first plan; the same plan for the same task is judged once."""
+    first: dict[object, Submission] = {}
+    keys = [(e.task.id, e.plans[0].plan and e.plans[0].plan.steps) if e.plans else None for e in episodes]
+    for key, episode in zip(keys, episodes, strict=True):
+        if key is not None:
+            first.setdefault(key, Submission(episode.task, episode.observation, episode.plans[0].plan))
+    scores = dict(zip(first, judge(list(first.values())), strict=True))
+    for key, episode in zip(keys, episodes, strict=True):
+        if key is not None and isinstance(score := scores[key], PlanScore):
+            episode.plans[0] = replace(episode.plans[0], score=score)
 
 
 def judge_plan(plan: Plan | None, env: PlanAware) -> PlanScore:

@@ -1,24 +1,21 @@
 """AdaPlan (arXiv 2508.00344, section 3) as a generator that does no I/O.
 
-It yields what it needs (``Generate``, ``Act``, ``Consult``) and typed events, and is sent the answers, so
-apps, tests and training run the very same loop. It has no clock and no randomness: the same
-answers give the same ``Episode``.
+It yields what it needs (``hiplan.effects``) and is sent the answers, so apps, tests and training run the same loop. It
+has no clock and no randomness: the same answers give the same ``Episode``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 from hiplan.coordination.adherence import Tracker
 from hiplan.coordination.matching import Matcher, best_known
 from hiplan.coordination.replan import ReplanPolicy, idle_turns, on_failure
-from hiplan.effects import Act, Acted, Consult, Effect, Effects, PlanReady
+from hiplan.effects import Act, Acted, Effects, PlanReady
 from hiplan.executors import ExecutorProtocol
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners import PlannerProtocol
-from hiplan.task import StepResult, Task
+from hiplan.task import StepResult
 from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn
 
 
@@ -31,62 +28,63 @@ class Limits:
 
 
 def adaplan(
-    task: Task,
-    observation: str,
+    episode: Episode,
     planner: PlannerProtocol,
     executor: ExecutorProtocol,
     replan: ReplanPolicy | None = None,
     limits: Limits | None = None,
     matcher: Matcher = best_known,
-) -> Generator[Effect, Any, Episode]:
-    """Plan, act, and revise until the task ends or a limit is reached; returns the episode.
+    tracker: Tracker | None = None,
+) -> Effects[Episode]:
+    """Plan, act, and revise until the task ends or a limit is reached; appends to ``episode`` and returns it.
 
-    ``matcher``: which steps an action serves.
+    ``episode``: begun by its task and first observation, or with earlier turns (see ``replay``), where ``tracker`` is
+    their state. ``matcher``: which steps an action serves.
     """
-    replan, limits = replan or on_failure(), limits or Limits()
-    episode = Episode(task, observation)
-    first = yield from planner.plan(episode)
-    tracker = Tracker((yield from _take_effect(episode, first, None)))
-    episode.stop = None if limits.turns > 0 else StopReason.TURN_LIMIT
+    replan, limits, tracker = replan or on_failure(), limits or Limits(), tracker or Tracker(None)
     while episode.stop is None:
-        action = yield from executor.act(episode, tracker.ready())
-        serves, result, status, state_key = yield from _act(action, episode.plan)
-        matches = (yield from matcher(episode.plan, action, result.observation, serves)) if episode.plan else ()
-        changed = not (episode.turns and state_key and state_key == episode.turns[-1].state_key)
-        judged = tracker.observe(result, matches, status, changed)
-        turn = Turn(
-            index=len(episode.turns),
-            action=action,
-            observation=result.observation,
-            reward=result.reward,
-            refused=result.refused,
-            state_key=state_key,
-            **vars(judged),
-        )
-        episode.turns.append(turn)
-        episode.stop = _stop(episode, result, limits)
-        yield Acted(turn, episode)
-        if episode.stop is None and (reason := replan(tracker, episode)):
+        if not episode.plans:
+            first = yield from planner.plan(episode)
+            tracker.replan((yield from _take_effect(episode, first, None)))
+        elif episode.plans[-1].turn < len(episode.turns) and (reason := replan(tracker, episode)):
             revision = yield from planner.revise(episode, reason, tuple(sorted(tracker.done)))
             plan = yield from _take_effect(episode, revision, reason)
             if not episode.plans[-1].kept:
                 tracker.replan(plan)
+        if limits.turns <= len(episode.turns):
+            episode.stop = StopReason.TURN_LIMIT
+            break
+        action = yield from executor.act(episode, tracker.ready())
+        turn, result = yield from _act(action, episode, tracker, matcher)
+        episode.turns.append(turn)
+        episode.stop = _stop(episode, result, limits)
+        yield from Acted(turn, episode)
     return episode
 
 
-def _act(
-    action: str, plan: Plan | None
-) -> Generator[Effect, Any, tuple[list[bool] | None, StepResult, list[Any] | None, str]]:
-    steps = [step.description for step in plan.steps] if plan else []
-    serves = (yield Consult("serves", tuple((step, action) for step in steps))) if steps else None
-    result = yield Act(action)
-    status = (yield Consult("step_status", tuple((step,) for step in steps))) if steps else None
-    state = yield Consult("state_key")
-    return serves, result, status, repr(state[0]) if state else ""
+def _act(action: str, episode: Episode, tracker: Tracker, matcher: Matcher) -> Effects[tuple[Turn, StepResult]]:
+    """Carry out an action and judge it against the plan."""
+    plan = episode.plan
+    outcome = yield from Act(action, tuple(step.description for step in plan.steps) if plan else ())
+    result, state_key = outcome.result, outcome.state_key
+    matches = (yield from matcher(plan, action, result.observation, outcome.serves)) if plan else ()
+    changed = not (episode.turns and state_key and state_key == episode.turns[-1].state_key)
+    judged = tracker.observe(result, matches, outcome.status, changed)
+    turn = Turn(
+        index=len(episode.turns),
+        action=action,
+        observation=result.observation,
+        reward=result.reward,
+        refused=result.refused,
+        success=result.success,
+        state_key=state_key,
+        **vars(judged),
+    )
+    return turn, result
 
 
 def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason | None) -> Effects[Plan | None]:
-    """Record the planner's answer; whoever drives the loop may put another plan in its place."""
+    """Record the planner's answer; the driver may put another plan in its place."""
     turn, current = len(episode.turns), episode.plan
     plan, kept = revision.plan, False
     if plan is None and reason is not None:
@@ -94,7 +92,7 @@ def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason 
     elif plan is not None:
         plan = _numbered(plan, episode)
     record = PlanRecord(turn, plan, reason, kept, revision.reason)
-    edited = yield PlanReady(record, episode)
+    edited = yield from PlanReady(record, episode)
     if isinstance(edited, Plan) and edited != record.plan:
         record = PlanRecord(turn, _numbered(edited, episode), reason)
     episode.plans.append(record)

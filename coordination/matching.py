@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Literal
 
-from hiplan.effects import Effect, Effects, Generate
+from hiplan.effects import Effects, Generate
 from hiplan.plan import Plan
 from hiplan.trace import Conversation, Role
 
@@ -37,7 +37,7 @@ def pure(match: Callable[[Plan, str, str, Serves], Sequence[Match]]) -> Matcher:
     """A matcher that asks nobody."""
 
     @wraps(match)
-    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Effect, Any, Sequence[Match]]:
+    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Effects[Sequence[Match]]:
         yield from ()
         return match(plan, action, observation, serves)
 
@@ -140,10 +140,18 @@ def best_known(plan: Plan, action: str, observation: str, serves: Serves) -> Eff
     return (yield from (by_words if serves is None else by_environment)(plan, action, observation, serves))
 
 
+MatcherName = Literal["best_known", "by_environment", "by_words"]
+MATCHERS: Mapping[str, Matcher] = {  # those that settings name
+    "best_known": best_known,
+    "by_environment": by_environment,
+    "by_words": by_words,
+}
+
+
 def by_model(role: Role = "executor") -> Matcher:
     """Ask the role's model for the numbers of the steps served; it reads a conversation of its own each time."""
 
-    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Generator[Effect, Any, Sequence[Match]]:
+    def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Effects[Sequence[Match]]:
         conversation = Conversation(role)
         listed = "\n".join(f"{step.id}. {step.description}" for step in plan.steps)
         conversation.ask(
@@ -151,7 +159,7 @@ def by_model(role: Role = "executor") -> Matcher:
             "work towards? Answer with their numbers alone, or none.",
             0,
         )
-        done = yield Generate(conversation)
+        done = yield from Generate(conversation)
         known = {step.id for step in plan.steps}
         numbers = [int(n) for n in re.findall(r"\d{1,6}", done.text) if int(n) in known]
         return [Match(i, "the model says so") for i in dict.fromkeys(numbers)]

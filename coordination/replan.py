@@ -91,7 +91,7 @@ def on_failure(cap: int = 8, stuck_after: int = 3) -> ReplanPolicy:
     return capped(any_of(failed_step, used_up, stuck(stuck_after)), cap)
 
 
-REPLAN_POLICIES: Mapping[ReplanName, ReplanPolicy] = {  # those that settings name
+REPLAN_POLICIES: Mapping[str, ReplanPolicy] = {  # those that settings name
     "never": never,
     "on_failure": on_failure(),
     "every_turn": every(1),

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hiplan.coordination.judge import WORST, Judge, PlanScore, Submission, Unjudged
+from hiplan.coordination.judge import WORST, Judge, Submission, Unjudged
 from hiplan.formats import render_numbered
 from hiplan.model import Completion, Decoding, Model, Request, derive_seed
+from hiplan.plan import PlanScore
 from hiplan.trace import Conversation
 
 RUBRIC = """\

@@ -31,6 +31,6 @@ class Executor:
             done = yield from answered(conversation, "action", turn)
         try:
             return self.prompts.parse_action(done.text)
-        except ActionFormatError:
-            episode.mistakes["executor"] = episode.mistakes.get("executor", 0) + 1
+        except ActionFormatError as error:
+            conversation.refuse(str(error))
             return str(done.text).strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hiplan.effects import Consult, Effects
+from hiplan.effects import AskAction, Effects
 from hiplan.executors.base import ExecutorProtocol
 from hiplan.prompts import FULL, Prompts
 from hiplan.trace import Episode
@@ -15,8 +15,7 @@ class OracleExecutor:
 
     def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         step = episode.plan.step(ready[0]).description if episode.plan and ready else None
-        answers = yield Consult("oracle_action", ((step,),))
-        return str(answers[0]) if answers else ""
+        return (yield from AskAction(step)) or ""
 
 
 class ScriptedExecutor:

@@ -10,7 +10,7 @@ from experiments.ablate import Summary, evaluation, value
 from experiments.studies import SEARCH_SEED, Study
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
-from hiplan.runs.job import PANELS
+from hiplan.runs.measure import PANELS
 from hiplan.runs.tables import points, section, spread
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import typer
 
-from experiments.run import one_line
+from hiplan.cli.app import run as one_line
 from hiplan.errors import ConfigError
 
 TIMES = ("times.jsonl", "times.json", "report.html", "log.txt")  # hold wall times, or are made of files that do

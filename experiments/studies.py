@@ -103,14 +103,14 @@ STUDIES = {
     "revise": Study(
         "When plans are revised, in training and after it (shown first: by 256 oracle episodes beside the steps)",
         {
-            "on_failure": Arm("on failure", ("train.revise=on_failure",)),
-            "every_turn": Arm("every turn (AdaPlan)", ("train.revise=every_turn",)),
-            "every_turn_told": Arm("every turn, told what failed", ("train.revise=every_turn_told",)),
-            "never": Arm("never", ("train.revise=never",)),
-            "on_failure-shown": Arm("on failure, shown first", ("train.revise=on_failure", *SHOWN_FIRST)),
-            "every_turn-shown": Arm("every turn (AdaPlan), shown first", ("train.revise=every_turn", *SHOWN_FIRST)),
+            "on_failure": Arm("on failure", ("train.replan=on_failure",)),
+            "every_turn": Arm("every turn (AdaPlan)", ("train.replan=every_turn",)),
+            "every_turn_told": Arm("every turn, told what failed", ("train.replan=every_turn_told",)),
+            "never": Arm("never", ("train.replan=never",)),
+            "on_failure-shown": Arm("on failure, shown first", ("train.replan=on_failure", *SHOWN_FIRST)),
+            "every_turn-shown": Arm("every turn (AdaPlan), shown first", ("train.replan=every_turn", *SHOWN_FIRST)),
             "every_turn_told-shown": Arm(
-                "every turn, told what failed, shown first", ("train.revise=every_turn_told", *SHOWN_FIRST)
+                "every turn, told what failed, shown first", ("train.replan=every_turn_told", *SHOWN_FIRST)
             ),
         },
         set=SMALL,

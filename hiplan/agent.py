@@ -1,6 +1,6 @@
 """The drivers for apps: one episode at a time, synchronous or asynchronous, as a stream of typed events.
 
-Both run the very loop that training runs (``hiplan.coordination.adaplan``).
+Both play episodes as training does (``hiplan.sampler``).
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from hiplan.coordination import Candidates, Limits, Matcher, ReplanPolicy, adaplan
+from hiplan.coordination import Candidates, Limits, Matcher, ReplanPolicy
 from hiplan.coordination.candidates import first
 from hiplan.coordination.matching import best_known
-from hiplan.effects import Acted, Effect, Generate, PlanReady
-from hiplan.env import EnvFactory, Environment
+from hiplan.coordination.replan import REPLAN_POLICIES
+from hiplan.effects import Acted, Generate, PlanReady
+from hiplan.env import EnvFactory
 from hiplan.errors import UserError
-from hiplan.executors import Executor, ExecutorProtocol
-from hiplan.model import Decoding, Model, Request, derive_seed
+from hiplan.executors import ExecutorProtocol
+from hiplan.model import Decoding, Model
 from hiplan.plan import Plan
-from hiplan.planners import Planner, PlannerProtocol
-from hiplan.prompts import FULL
-from hiplan.sampler import answer_locally, describe, engine, first_observation
+from hiplan.planners import PlannerProtocol
+from hiplan.sampler import Job, Playing, Sampler, complete
 from hiplan.task import Task
-from hiplan.trace import Episode, StopReason
+from hiplan.trace import Episode
 
 Event = PlanReady | Acted
 T = TypeVar("T")
@@ -52,6 +52,16 @@ class Agent:
     approve: Approve | None = None
     matcher: Matcher = best_known
 
+    @property
+    def sampler(self) -> Sampler:
+        """What plays the agent's episodes; evaluation takes it, too."""
+        from hiplan.envs import make_env
+
+        return Sampler(
+            self.model, self.make_env or make_env, self.decoding, self.replan or REPLAN_POLICIES["on_failure"],
+            self.limits or Limits(), self.matcher,
+        )  # fmt: skip
+
     def run(self, task: Task, seed: int = 0) -> Episode:
         """Play one task to its end.
 
@@ -68,7 +78,7 @@ class Agent:
         """
         if temperature is None and n > 1:
             temperature = self.decoding.temperature or 1.0
-        planner = Candidates(self.planner or Planner(getattr(self.model, "prompts", FULL)), n, first, temperature)
+        planner = Candidates(self.planner or self.sampler.planner, n, first, temperature)
         episode = replace(self, planner=planner, limits=Limits(turns=0), approve=None).run(task, seed)
         return [candidate.plan for candidate in episode.candidates if candidate.plan and candidate.score is not None]
 
@@ -81,50 +91,27 @@ class Agent:
 
         Leaving the iteration early cancels the episode and closes its environment. Every event holds the episode.
         """
-        env, episode = self._env(task), Episode(task, "")
+        playing = self._playing(task, seed)
         try:
-            loop = self._loop(task, await _in_thread(first_observation, env, task))
-            asked = 0
-            answer: Any = None
-            while True:
-                try:
-                    ask = loop.send(answer)
-                except StopIteration:
-                    return
-                answer = None
-                if isinstance(ask, Generate):
-                    asked += 1
-                    request = self._request(ask, seed, asked)
-                    answer = (await asyncio.to_thread(self.model.complete, [request]))[0]
-                elif isinstance(ask, PlanReady | Acted):
-                    episode = ask.episode
-                    yield ask
-                    answer = self._approved(ask)
+            effect = await _in_thread(playing.start)
+            while effect is not None:
+                answer: Any = None
+                if isinstance(effect, Generate):
+                    request = playing.request(effect)
+                    (answer,) = await asyncio.to_thread(complete, self.model, [request])
+                elif isinstance(effect, PlanReady | Acted):
+                    yield effect
+                    answer = self._approved(effect)
                     if inspect.isawaitable(answer):
                         answer = await answer
-                else:
-                    answer = await _in_thread(answer_locally, ask, env)
+                effect = await _in_thread(playing.advance, answer)
         except BaseException as error:
-            _ended_by(error, episode)
+            playing.end(error)
             raise
-        finally:
-            env.close()
 
-    def _env(self, task: Task) -> Environment:
-        from hiplan.envs import make_env
-
-        with engine("building the environment"):
-            return (self.make_env or make_env)(task)
-
-    def _loop(self, task: Task, observation: str) -> Generator[Effect, Any, Episode]:
-        prompts = getattr(self.model, "prompts", FULL)
-        planner, executor = self.planner or Planner(prompts), self.executor or Executor(prompts)
-        return adaplan(task, observation, planner, executor, self.replan, self.limits, self.matcher)
-
-    def _request(self, ask: Generate, seed: int, asked: int) -> Request:
-        return Request(
-            ask.conversation, self.decoding.at(ask.temperature), derive_seed(seed, ask.conversation.role, asked)
-        )
+    def _playing(self, task: Task, seed: int) -> Playing:
+        sampler = self.sampler
+        return Playing(sampler, Job(task, self.planner or sampler.planner, self.executor or sampler.executor, seed))
 
     def _approved(self, event: Event) -> Plan | Awaitable[Plan | None] | None:
         return self.approve(event) if self.approve and isinstance(event, PlanReady) else None
@@ -134,9 +121,14 @@ class Stream:
     """Iterates over an episode's events; ``episode`` is its record so far."""
 
     def __init__(self, agent: Agent, task: Task, seed: int) -> None:
-        self._agent, self._seed = agent, seed
-        self.episode = Episode(task, "")
+        self._agent = agent
+        self._playing = agent._playing(task, seed)
         self._events = self._play()
+
+    @property
+    def episode(self) -> Episode:
+        """The record so far."""
+        return self._playing.episode
 
     def __iter__(self) -> Iterator[Event]:
         return self._events
@@ -144,51 +136,30 @@ class Stream:
     def close(self) -> None:
         """Cancel the episode and close its environment."""
         self._events.close()
-        _ended_by(GeneratorExit(), self.episode)
+        self._playing.end(GeneratorExit())
 
     def _play(self) -> Generator[Event, None, None]:
-        agent, task = self._agent, self.episode.task
-        env = agent._env(task)
+        agent, playing = self._agent, self._playing
         try:
-            loop = agent._loop(task, first_observation(env, task))
-            asked = 0
-            answer: Any = None
-            while True:
-                try:
-                    ask = loop.send(answer)
-                except StopIteration as stop:
-                    self.episode = stop.value
-                    return
-                answer = None
-                if isinstance(ask, Generate):
-                    asked += 1
-                    answer = agent.model.complete([agent._request(ask, self._seed, asked)])[0]
-                elif isinstance(ask, PlanReady | Acted):
-                    self.episode = ask.episode
-                    yield ask
-                    answer = agent._approved(ask)
+            effect = playing.start()
+            while effect is not None:
+                answer: Any = None
+                if isinstance(effect, Generate):
+                    (answer,) = complete(agent.model, [playing.request(effect)])
+                elif isinstance(effect, PlanReady | Acted):
+                    yield effect
+                    answer = agent._approved(effect)
                     if inspect.iscoroutine(answer):
                         answer.close()
                         raise UserError("approve is a coroutine function, which only astream awaits; use a plain one")
-                else:
-                    answer = answer_locally(ask, env)
+                effect = playing.advance(answer)
         except BaseException as error:
-            _ended_by(error, self.episode)
+            playing.end(error)
             raise
-        finally:
-            env.close()
-
-
-def _ended_by(error: BaseException, episode: Episode) -> None:
-    """Record why an episode broke off; one that had ended stays as it is."""
-    if episode.stop is None:
-        failed = isinstance(error, Exception)  # not so where a person or the event loop cancels
-        episode.stop = StopReason.FAULT if failed else StopReason.CANCELLED
-        episode.error = describe(error) if failed else ""
 
 
 async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """Like ``asyncio.to_thread``, but a cancelled call is waited for: nobody may close an environment in use."""
+    """Like ``asyncio.to_thread``, but a cancelled call is waited for: an environment in use must not be closed."""
     context = contextvars.copy_context()
     work = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(call, *arguments))
     try:

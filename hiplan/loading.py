@@ -1,11 +1,20 @@
-"""Loading a local model without importing torch before it is needed."""
+"""Loading a local model, or an agent as it was trained, without importing torch before it is needed."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hiplan.errors import ConfigError
+from hiplan.agent import Agent
+from hiplan.coordination import Limits, Matcher, ReplanPolicy
+from hiplan.coordination.matching import MATCHERS
+from hiplan.coordination.replan import REPLAN_POLICIES
+from hiplan.env import EnvFactory
+from hiplan.errors import CheckpointError, ConfigError
+from hiplan.model import Decoding
+from hiplan.named import name_of, named
+from hiplan.sampler import Sampler
 from hiplan.trace import Role
 
 if TYPE_CHECKING:
@@ -18,11 +27,13 @@ def load_model(
     *,
     planner: str | Path | None = None,
     executor: str | Path | None = None,
+    trained: bool = True,
 ) -> LocalModel:
     """A model for ``Agent``: a shipped asset or folder, with trained adapters if some are given.
 
     ``checkpoint`` is a stage folder that a training run wrote (it knows its base model). ``planner`` and ``executor``
-    are LoRA adapters in PEFT's format on the base ``name``; a role without one is the base itself. Raises
+    are LoRA adapters in PEFT's format on the base ``name``; a role without one is the base itself. ``trained``: False
+    gives a stage's model as it was before any training. Raises
     ``ConfigError`` where there is no such model or ``hiplan[train]`` is not installed, ``CheckpointError`` for a broken
     checkpoint.
     """
@@ -36,10 +47,66 @@ def load_model(
     if checkpoint is not None:
         if name != "tiny-v1" or planner is not None or executor is not None:
             raise ConfigError("a checkpoint knows its base and has both roles; give it alone, or adapters without it")
-        return load_stage(Path(checkpoint))
+        return load_stage(Path(checkpoint), trained)
     adapters: dict[Role, Path] = {}
     if planner is not None:
         adapters["planner"] = Path(planner)
     if executor is not None:
         adapters["executor"] = Path(executor)
     return load_adapters(name, adapters) if adapters else LocalModel.load(name)
+
+
+def load_agent(
+    stage: str | Path,
+    *,
+    make_env: EnvFactory | None = None,
+    temperature: float = 0.0,
+    replan: ReplanPolicy | None = None,
+    matcher: Matcher | None = None,
+    trained: bool = True,
+) -> Agent:
+    """The agent of a stage folder, as it was trained: weights, prompts, token limits, replan policy, matcher, turns.
+
+    ``make_env``: default hiplan's embedded environments. ``replan``, ``matcher``: where the stage was trained with
+    functions that have no name. ``trained``: False gives the agent as it was before any training. Raises
+    ``CheckpointError`` for a broken stage, ``ConfigError`` where such a function is missing.
+    """
+    about = stage_facts(Path(stage))
+    model = load_model(checkpoint=stage, trained=trained)
+    known = about.get("decoding") or {}
+    limits = {key: known[key] for key in ("plan_tokens", "action_tokens") if key in known}
+    if replan is None:
+        replan = named(_name(about, "replan", about.get("revise", "on_failure")), REPLAN_POLICIES, "replan policy")
+    if matcher is None:
+        matcher = named(_name(about, "matcher", "best_known"), MATCHERS, "matcher")
+    turns = about.get("eval_turns", about.get("turns", Limits().turns))
+    return Agent(
+        model, make_env=make_env, decoding=Decoding(temperature=temperature, **limits), replan=replan, matcher=matcher,
+        limits=Limits(turns=turns),
+    )  # fmt: skip
+
+
+def stage_facts(stage: Path) -> dict[str, Any]:
+    """What a stage folder says of its training. Raises ``CheckpointError`` where it is none."""
+    try:
+        about = json.loads((stage / "stage.json").read_text(encoding="utf-8"))["about"]
+        return dict(about)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{str(stage)!r} is not a stage folder ({type(error).__name__})") from None
+
+
+def played_by(sampler: Sampler) -> dict[str, Any]:
+    """What of a sampler a stage keeps for ``load_agent``; ``None`` for a function that has no name."""
+    return {
+        "decoding": vars(sampler.decoding),
+        "replan": name_of(sampler.replan, REPLAN_POLICIES),
+        "matcher": name_of(sampler.matcher, MATCHERS),
+        "turns": sampler.limits.turns,
+    }
+
+
+def _name(about: dict[str, Any], key: str, default: str) -> str:
+    name = about.get(key, default)
+    if name is None:
+        raise ConfigError(f"the stage was trained with a {key} function that has no name; pass it as {key}")
+    return str(name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from hiplan.errors import UserError
+from hiplan.prompts import FULL, Prompts
 from hiplan.trace import Conversation, Role
 
 
@@ -67,21 +68,32 @@ class Completion:
 
 @runtime_checkable
 class Model(Protocol):
-    """Anything that can answer a batch of requests, in order."""
+    """Anything that can answer a batch of requests, in order.
+
+    ``prompts``: what the roles are told, and how their texts are read. A class that derives from it has prompts for
+    general instruction models and nothing to release.
+    """
+
+    prompts: Prompts = FULL
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request. All requests of one call have the same role."""
         ...
 
+    def release(self) -> None:
+        """Free what is kept of conversations that have ended; one that continues is processed again."""
+        return None
 
-class ScriptedModel:
+
+class ScriptedModel(Model):
     """A model that says what a script says: a list of texts, or a function of the conversation.
 
     A real implementation of the protocol for tests, examples and demonstrations. Raises ``UserError`` when a
     list is used up.
     """
 
-    def __init__(self, script: Iterable[str] | Callable[[Conversation], str]) -> None:
+    def __init__(self, script: Iterable[str] | Callable[[Conversation], str], prompts: Prompts = FULL) -> None:
+        self.prompts = prompts
         self._say: Callable[[Conversation], str]
         if callable(script):
             self._say = script

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -111,6 +112,29 @@ class PlanRevision(BaseModel):
 
     plan: Plan | None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class PlanScore:
+    """A judge's three scores of a plan, each from 1 to 5 (arXiv 2508.00344)."""
+
+    correctness: float
+    followability: float
+    standardisation: float
+
+    @property
+    def mean(self) -> float:
+        return (self.correctness + self.followability + self.standardisation) / 3
+
+    @property
+    def passes(self) -> bool:
+        """PilotRL's filter for given plans: mean at least 4.5, correctness at least 4, the others 5."""
+        return self.mean >= 4.5 and self.correctness >= 4 and self.followability == 5 == self.standardisation
+
+    @property
+    def perfect(self) -> bool:
+        """PilotRL's filter where the judge had no reference trajectory: all three 5."""
+        return self.correctness == self.followability == self.standardisation == 5
 
 
 class PlanDiff(BaseModel):

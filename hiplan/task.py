@@ -31,7 +31,8 @@ class StepResult:
 
     ``reward`` is in the environment's own units (1.0 = task solved for the embedded ones).
     ``terminated``: the task ended; ``truncated``: a limit of the environment's own was hit.
-    ``refused``: the action was illegal or malformed and changed nothing.
+    ``refused``: the action was illegal or malformed and changed nothing. ``success``: whether the task is solved;
+    ``None`` leaves it to the total reward, of which 1 is success.
     """
 
     observation: str
@@ -39,4 +40,5 @@ class StepResult:
     terminated: bool = False
     truncated: bool = False
     refused: bool = False
+    success: bool | None = None
     info: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -7,15 +7,15 @@ key, the training row and the transcript.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from typing import Literal
 
 from pydantic import TypeAdapter
 
-from hiplan.plan import Plan, ReplanReason
+from hiplan.plan import Plan, PlanScore, ReplanReason
 from hiplan.task import Task
 
 Role = Literal["planner", "executor"]
@@ -53,7 +53,8 @@ class Segment:
     ``logprobs``: one per id for sampled segments, of the distribution that was sampled. ``turn``: the
     turn it belongs to, counted from 0. ``finish``: ``stop`` or ``length`` for sampled segments.
     ``trained``: False for sampled text that must carry no loss. ``reasoning``: what a thinking model wrote before
-    ``text``. ``dropped``: how many of ``ids``, counted from the first, later turns no longer see.
+    ``text``. ``dropped``: how many of ``ids``, counted from the first, later turns no longer see. ``mistake``: why a
+    sampled text could not be used; empty where it could.
     """
 
     author: Author
@@ -66,6 +67,7 @@ class Segment:
     trained: bool = True
     reasoning: str = ""
     dropped: int = 0
+    mistake: str = ""
 
 
 @dataclass(eq=False)
@@ -108,9 +110,13 @@ class Conversation:
             )
         )  # fmt: skip
 
-    def answered(self) -> bool:
-        """Whether the role has written anything yet."""
-        return any(segment.author == "assistant" for segment in self.segments)
+    def answers(self) -> list[Segment]:
+        """What the role wrote, in order."""
+        return [segment for segment in self.segments if segment.author == "assistant"]
+
+    def refuse(self, mistake: str) -> None:
+        """Note that the last answer could not be used, and why."""
+        self.segments[-1] = replace(self.segments[-1], mistake=mistake)
 
     def ids(self) -> list[int]:
         """All tokens that the next answer will see, in order."""
@@ -122,7 +128,7 @@ class PlanRecord:
     """The plan in force from ``turn`` on, and why it was asked for.
 
     ``plan`` is None when there is none (the ``none`` planner, or a text that never parsed; then
-    ``error`` says so). ``kept``: the planner answered *keep*.
+    ``error`` says so). ``kept``: the planner answered *keep*. ``score``: a judge's, where one was asked.
     """
 
     turn: int
@@ -130,6 +136,15 @@ class PlanRecord:
     reason: ReplanReason | None = None
     kept: bool = False
     error: str = ""
+    score: PlanScore | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A planner's answer and the turns taken under it, up to the next answer."""
+
+    record: PlanRecord
+    turns: tuple[Turn, ...]
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,8 @@ class Turn:
     """One action and what came of it.
 
     ``step``: the plan step it served; ``evidence``: why the coordination layer thinks so. ``done``: the steps this
-    action completed; ``failed``: those that stood failed after it. ``state_key``: its text form.
+    action completed; ``failed``: those that were failed after it. ``state_key``: its text form. ``success``: whether
+    the task is solved, where the environment says so.
     """
 
     index: int
@@ -151,6 +167,7 @@ class Turn:
     evidence: str = ""
     done: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
+    success: bool | None = None
 
 
 @dataclass
@@ -179,7 +196,6 @@ class Episode:
     turns: list[Turn] = field(default_factory=list)
     stop: StopReason | None = None
     error: str = ""
-    mistakes: dict[Role, int] = field(default_factory=dict)  # texts that did not parse
     past: list[Conversation] = field(default_factory=list)  # conversations that filled their window
     candidates: list[Candidate] = field(default_factory=list)  # first plans, where one of several was taken
 
@@ -195,8 +211,26 @@ class Episode:
 
     @property
     def success(self) -> bool:
-        """Whether the environment ended the task with full reward."""
-        return self.stop is StopReason.TERMINATED and self.reward >= 1.0
+        """Whether the task was solved: as the environment said, else whether it ended with a total reward of 1."""
+        said = self.turns[-1].success if self.turns else None
+        return said if said is not None else self.stop is StopReason.TERMINATED and self.reward >= 1.0
+
+    @property
+    def mistakes(self) -> dict[Role, int]:
+        """How many texts of each role could not be used; roles without any are left out."""
+        talks = [*self.past, *self.conversations.values(), *(c for one in self.candidates for c in one.conversations)]
+        counts = {role: sum(bool(s.mistake) for c in talks if c.role == role for s in c.segments) for role in ROLES}
+        return {role: count for role, count in counts.items() if count}
+
+    def phases(self) -> Iterator[Phase]:
+        """The planner's answers in order, each with the turns taken under it."""
+        ends = [*(record.turn for record in self.plans[1:]), len(self.turns)]
+        for record, end in zip(self.plans, ends, strict=False):
+            yield Phase(record, tuple(self.turns[record.turn : end]))
+
+    def revisions(self) -> int:
+        """How often the plan was changed; answers that kept it and the first plan do not count."""
+        return sum(record.plan is not None and not record.kept for record in self.plans[1:])
 
     def conversation(self, role: Role) -> Conversation:
         """The role's conversation, begun on first use."""

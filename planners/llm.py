@@ -57,7 +57,7 @@ class Planner:
                 return PlanRevision(plan=read(done.text))
             except PlanFormatError as error:
                 message = str(error)
-                episode.mistakes["planner"] = episode.mistakes.get("planner", 0) + 1
+                conversation.refuse(message)
             if done.finish == "window":
                 break
         return PlanRevision(plan=None, reason=message)

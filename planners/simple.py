@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from hiplan.effects import Consult, Effects
+from hiplan.effects import AskPlan, Effects
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners.base import PlannerProtocol
 from hiplan.prompts import FULL, KEEP, Prompts
@@ -57,15 +57,14 @@ class OraclePlanner:
     """The environment's own planner; it sees what the agent has seen and revises by that."""
 
     def plan(self, episode: Episode) -> Effects[PlanRevision]:
-        answers = yield Consult("oracle_plan")
-        return PlanRevision(plan=answers[0] if answers else None)
+        return PlanRevision(plan=(yield from AskPlan()))
 
     def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
-        answers = yield Consult("oracle_plan")
+        known = yield from AskPlan()
         current = episode.plan
-        if not answers or current is None:
+        if known is None or current is None:
             return PlanRevision(plan=None)
-        plan = renumber(answers[0], current, done)
+        plan = renumber(known, current, done)
         left = tuple(step.description for step in current.steps if step.id not in done)
         same = left == tuple(step.description for step in plan.steps)
         return PlanRevision(plan=None if same else plan)

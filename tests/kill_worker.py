@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from doubles import Letters, letters, random_model
 
+from hiplan.envs import TaskSuite
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.trainer import ProgressiveTrainer
 
@@ -19,8 +20,7 @@ def train(folder: Path) -> None:
     torch.set_num_threads(1)
     model = random_model(seed=1)
     config = TrainConfig(stages=STAGES, groups=3, group_size=4, plan_tokens=4, action_tokens=4, turns=2)
-    run = ProgressiveTrainer(
-        model, lambda rng: letters(rng.randint(1, 2)), Letters, config, folder=folder, checkpoint_every=2
-    )
+    suite = TaskSuite("letters", Letters, lambda rng: letters(rng.randint(1, 2)))
+    run = ProgressiveTrainer(model, suite, config=config, output_dir=folder, resume=True, checkpoint_every=2)
     run.train()
     model.weights.save(folder / "adapters")

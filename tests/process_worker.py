@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from doubles import Letters, letters, random_model
 
+from hiplan.envs import TaskSuite
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.processes import leave
 from hiplan.training.trainer import ProgressiveTrainer
@@ -26,9 +27,8 @@ def train(
         stages=tuple(stage.model_copy(update={"kl": stage.kl and kl}) for stage in STAGES),
         groups=3, group_size=4, plan_tokens=4, action_tokens=4, turns=2, batch_tokens=64, shard=shard,
     )  # fmt: skip
-    run = ProgressiveTrainer(
-        model, lambda rng: letters(rng.randint(1, 2)), Letters, config, folder=folder, checkpoint_every=1
-    )
+    suite = TaskSuite("letters", Letters, lambda rng: letters(rng.randint(1, 2)))
+    run = ProgressiveTrainer(model, suite, config=config, output_dir=folder, resume=True, checkpoint_every=1)
     print(f"{run.accelerator.process_index}/{run.accelerator.num_processes}")
     if stop:
         run.on_iteration = lambda row: sys.exit() if row["iteration"] == 1 else None

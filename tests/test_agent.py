@@ -21,7 +21,7 @@ from hiplan.model import ScriptedModel
 from hiplan.plan import Plan
 from hiplan.planners import NoPlanner, OraclePlanner, Planner
 from hiplan.prompts import BRIEF
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import StepResult, Task
 from hiplan.trace import Conversation, Episode, StopReason
 
@@ -78,7 +78,7 @@ class Closing(Crafting):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_all_drivers_give_the_same_episode(name: str) -> None:
     task, model = scripted(name)
-    (expected,) = rollout([Job(task, Planner(BRIEF), Executor(BRIEF))], model, make_env)
+    (expected,) = Sampler(model, make_env).run([Job(task, Planner(BRIEF), Executor(BRIEF))])
     assert expected.stop in (StopReason.TERMINATED, StopReason.STUCK)
     assert agent_for(scripted(name)[1]).run(task).to_json() == expected.to_json()
     for event in (stream := agent_for(scripted(name)[1]).stream(task)):
@@ -110,7 +110,7 @@ def test_the_last_event_knows_that_it_is_over() -> None:
 def test_what_an_agent_has_by_default() -> None:
     """Embedded environments, language-model roles with the model's prompts, greedy decoding."""
     task, model = scripted("revised")
-    model.prompts = BRIEF  # type: ignore[attr-defined]
+    model.prompts = BRIEF
     expected = agent_for(scripted("revised")[1]).run(task)
     assert Agent(model).run(task).to_json() == expected.to_json()
     assert Agent(model).decoding.temperature == 0.0
@@ -305,7 +305,7 @@ def test_a_failing_environment_raises_and_is_recorded() -> None:
     stream = agent_for(scripted("revised")[1], make_env=Failing).stream(DOOR)
     with pytest.raises(EnvironmentFault, match="raised StopIteration: out of replies"):
         list(stream)
-    (job,) = rollout([Job(DOOR, Planner(BRIEF), Executor(BRIEF))], scripted("revised")[1], Failing)
+    (job,) = Sampler(scripted("revised")[1], Failing).run([Job(DOOR, Planner(BRIEF), Executor(BRIEF))])
     assert stream.episode.to_json() == job.to_json() and job.stop is StopReason.FAULT
     seen: list[Event] = []
 

@@ -14,12 +14,12 @@ from hiplan.errors import ConfigError
 from hiplan.evaluation import cost
 from hiplan.executors import Executor, OracleExecutor, ScriptedExecutor
 from hiplan.formats import parse_numbered, render_numbered
-from hiplan.model import Completion, Decoding, Request, ScriptedModel
+from hiplan.model import Completion, Decoding, Model, Request, ScriptedModel
 from hiplan.plan import PlanRevision
 from hiplan.planners import OraclePlanner, Planner
 from hiplan.prompts import BRIEF
 from hiplan.report import transcript
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.trace import Conversation, Episode
 
 SHALLOW, NONSENSE, GOOD = "1. make door", "first a door", render_numbered(BETTER)
@@ -37,7 +37,7 @@ def script(plans: Sequence[str], actions: Sequence[str] = (), choice: str = "1")
     return ScriptedModel(say)
 
 
-class Watched:
+class Watched(Model):
     """A model that notes how it was to sample."""
 
     def __init__(self, model: ScriptedModel) -> None:
@@ -128,7 +128,7 @@ def test_planners_without_a_model_can_be_candidates() -> None:
 def test_candidates_are_sampled_at_a_temperature_of_their_own() -> None:
     model = Watched(script([SHALLOW, GOOD], MAKE_DOOR))
     planner = Candidates(Planner(BRIEF), 2, by_judge, temperature=0.8)
-    (episode,) = rollout([Job(DOOR, planner, Executor(BRIEF))], model, make_env, Decoding(0.0))
+    (episode,) = Sampler(model, make_env, Decoding(0.0)).run([Job(DOOR, planner, Executor(BRIEF))])
     assert episode.success
     assert [t for role, t, _ in model.seen if role == "planner"] == [0.8, 0.8]
     assert {t for role, t, _ in model.seen if role == "executor"} == {0.0}
@@ -138,7 +138,7 @@ def test_candidates_are_sampled_at_a_temperature_of_their_own() -> None:
 @pytest.mark.parametrize("choose", [by_judge, by_executor(BRIEF), by_rehearsal(OracleExecutor()), first])
 def test_apps_and_rollouts_play_the_same_episode_and_keep_it(choose: Callable[..., object]) -> None:
     planner = Candidates(Planner(BRIEF), 2, choose)  # type: ignore[arg-type]
-    (rolled,) = rollout([Job(DOOR, planner, Executor(BRIEF))], script([SHALLOW, GOOD], MAKE_DOOR), make_env)
+    (rolled,) = Sampler(script([SHALLOW, GOOD], MAKE_DOOR), make_env).run([Job(DOOR, planner, Executor(BRIEF))])
     played = Agent(script([SHALLOW, GOOD], MAKE_DOOR), planner, Executor(BRIEF)).run(DOOR)
     assert played.to_json() == rolled.to_json() == Episode.from_json(rolled.to_json()).to_json()
 

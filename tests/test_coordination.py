@@ -62,6 +62,7 @@ def see(tracker: Tracker, action: str, result: StepResult, serves: Any, status: 
 
 def plan_aware(task: Task) -> PlanAware:
     env = make_env(task)
+    env.reset(task)
     assert isinstance(env, PlanAware)
     return env
 
@@ -384,8 +385,8 @@ def test_household_plans_are_judged() -> None:
     "task", [CHAIN, TREE, CUP, *(Task(env="crafting", params={"seed": s, "depth": 4}) for s in range(20))]
 )
 def test_oracle_plans_pass(task: Task) -> None:
-    env = make_env(task)
-    assert judge_plan(env.oracle_plan(), plan_aware(task)) == PlanScore(5, 5, 5)  # type: ignore[attr-defined]
+    env = plan_aware(task)
+    assert judge_plan(env.oracle_plan(), env) == PlanScore(5, 5, 5)  # type: ignore[attr-defined]
 
 
 def test_any_order_that_works_passes() -> None:

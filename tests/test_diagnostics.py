@@ -10,7 +10,7 @@ import torch
 from doubles import random_model
 
 from hiplan.coordination import Limits
-from hiplan.envs import make_env
+from hiplan.envs import make_env, train_mix
 from hiplan.evaluation import (
     ByRole,
     correlation,
@@ -25,8 +25,7 @@ from hiplan.evaluation import (
     reliance,
     swapped,
     t_interval,
-    train_mix,
-)  # fmt: skip
+)
 from hiplan.evaluation.diagnostics import CONDITIONS, USED_UP
 from hiplan.executors import Executor
 from hiplan.formats import parse_numbered
@@ -35,7 +34,7 @@ from hiplan.models.local import LocalModel
 from hiplan.plan import Plan, ReplanKind, ReplanReason
 from hiplan.planners import OraclePlanner, Planner
 from hiplan.prompts import BRIEF
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import StepResult, Task
 from hiplan.trace import Candidate, Conversation, Episode, PlanRecord, Turn, Verdict
 from hiplan.training.plan_kl import as_if_under, plan_kl
@@ -148,7 +147,7 @@ def agent(knows: Sequence[int], code: str = "make") -> ScriptedModel:
 
 
 def test_reliance_of_an_executor_that_does_what_the_plan_says() -> None:
-    results = reliance(agent(knows=[0, 1, 2]), TASKS, Secret, GREEDY)
+    results = reliance(Sampler(agent(knows=[0, 1, 2]), Secret, GREEDY), TASKS)
     assert list(results) == list(CONDITIONS)
     assert {name: result.success for name, result in results.items()} == {
         "own": 0.75, "own, fixed": 0.75, "paraphrased": 0, "swapped": 0, "none": 0, "oracle": 1, "oracle, fixed": 1,
@@ -156,13 +155,13 @@ def test_reliance_of_an_executor_that_does_what_the_plan_says() -> None:
     assert [e.plans[0].plan.steps[0].description for e in results["swapped"].episodes if e.plans[0].plan] == [
         "make word1", "make word2", "make word9", "make word0",
     ]  # fmt: skip
-    same = reliance(agent(knows=[0, 1, 2]), TASKS, Secret, GREEDY, reword=lambda plan: plan)
+    same = reliance(Sampler(agent(knows=[0, 1, 2]), Secret, GREEDY), TASKS, reword=lambda plan: plan)
     assert same["paraphrased"].success == 0.75
 
 
 def test_roles_with_a_private_code_understand_nobody_else() -> None:
     models = [agent(range(4), code) for code in ("make", "do", "say")]
-    assert [[r.success for r in row] for row in cross_play(models, TASKS, Secret, GREEDY)] == [
+    assert [[r.success for r in row] for row in cross_play([Sampler(m, Secret, GREEDY) for m in models], TASKS)] == [
         [1, 0, 0], [0, 1, 0], [0, 0, 1],
     ]  # fmt: skip
 
@@ -176,7 +175,7 @@ def test_two_models_are_one_model() -> None:
 
     one, other = Freed(["1. x"]), ScriptedModel(["go"])
     both = ByRole(one, other)
-    (episode,) = rollout([Job(TASKS[0], planner=Planner(), executor=Executor(both.prompts))], both, Secret)
+    (episode,) = Sampler(both, Secret).run([Job(TASKS[0], planner=Planner(), executor=Executor(both.prompts))])
     assert [t.action for t in episode.turns] == ["go"] and one.freed == 1 and both.complete([]) == []
     assert both.prompts.name == "full"
 
@@ -250,7 +249,7 @@ def logged() -> tuple[LocalModel, list[Episode]]:
     tasks = [train_mix("crafting")(rng) for _ in range(4)]
     model = random_model(seed=5, window=512)
     jobs = [Job(task, OraclePlanner(), Executor(BRIEF), i) for i, task in enumerate(tasks)]
-    return model, rollout(jobs, model, make_env, Decoding(1.0, 8, 8), limits=Limits(turns=3))
+    return model, Sampler(model, make_env, Decoding(1.0, 8, 8), limits=Limits(turns=3)).run(jobs)
 
 
 def test_a_conversation_is_rebuilt_token_by_token(logged: tuple[LocalModel, list[Episode]]) -> None:

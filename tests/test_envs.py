@@ -419,7 +419,7 @@ def test_yields_and_counts_are_planned_for() -> None:
 )
 def test_what_is_wrong_with_a_crafting_task(params: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskError) as caught:
-        make_env(crafting(**params))
+        make_env(task := crafting(**params)).reset(task)
     assert message in str(caught.value)
 
 
@@ -564,7 +564,7 @@ def test_the_world_cannot_be_cheated() -> None:
 )
 def test_what_is_wrong_with_a_household_task(task: Task, message: str) -> None:
     with pytest.raises(TaskError) as caught:
-        make_env(task)
+        make_env(task).reset(task)
     assert message in str(caught.value)
 
 

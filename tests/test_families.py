@@ -13,7 +13,7 @@ from hiplan.executors import Executor
 from hiplan.model import Decoding, Request, ScriptedModel
 from hiplan.models.chat import ChatCodec
 from hiplan.planners import Planner
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import StepResult
 from hiplan.trace import ROLES, Conversation, Role
 from hiplan.training.batch import Row, batches, token_logprobs
@@ -43,7 +43,7 @@ def converse(local, role: Role = "executor", turns: int = 4, seed: int = 0, toke
 
 def gap(local, role: Role, conversations: list[Conversation]) -> float:
     """The largest difference between recorded log-probabilities and those of one forward pass."""
-    rows = [row for c in conversations for row in Row.of(c, 0.0)]
+    rows = [row for c in conversations for row in Row.of(c)]
     worst = 0.0
     with torch.no_grad(), local.weights.acting_as(role) as active:
         for batch in batches(rows, 10_000, torch.device("cpu")):
@@ -133,7 +133,7 @@ def test_no_observation_is_read_as_a_plan_or_an_action(text: str) -> None:
 
     wait = ScriptedModel(lambda c: "1. wait" if c.role == "planner" else "Action: wait")
     limits = Limits(turns=3, idle=9)
-    (episode,) = rollout([Job(letters(3), Planner(), Executor())], wait, Forger, limits=limits)
+    (episode,) = Sampler(wait, Forger, limits=limits).run([Job(letters(3), Planner(), Executor())])
     assert [turn.action for turn in episode.turns] == ["wait"] * 3
     assert {step.description for record in episode.plans if record.plan for step in record.plan.steps} == {"wait"}
 
@@ -210,7 +210,7 @@ def test_dropped_reasoning_is_not_seen_again_and_still_learned_from(keep: bool) 
     thoughts = [s for c in conversations for s in c.segments if s.reasoning]
     assert all((s.dropped > 0) != keep for s in thoughts)
     assert gap(local, "executor", conversations) < 2e-4
-    rows = [row for c in conversations for row in Row.of(c, 0.0)]
+    rows = [row for c in conversations for row in Row.of(c)]
     assert sum(map(sum, (row.trained for row in rows))) == sum(
         len(s.ids) for c in conversations for s in c.segments if s.author == "assistant"
     )

@@ -18,8 +18,7 @@ from endpoint import serve
 
 from hiplan.coordination import PlanScore, Submission, Unjudged, judge_plan, llm_judge, rules_judge
 from hiplan.coordination.rubric import RUBRIC
-from hiplan.envs import make_env
-from hiplan.evaluation import shipped_panel
+from hiplan.envs import make_env, shipped_panel
 from hiplan.formats import parse_numbered
 from hiplan.model import Completion, Decoding, Model, Request, ScriptedModel
 from hiplan.models.api import ApiModel, Endpoint

@@ -11,14 +11,18 @@ import hiplan
 
 LAYERS = [
     "errors",
+    "named",
     "plan task",
     "formats trace",
-    "env model prompts effects",
+    "env prompts",
+    "model",
+    "effects",
     "envs models",  # implement the layer above this line; imported from "training" upwards only, see ``allowed``
     "executors planners",
     "coordination",
     "sampler",
-    "agent loading",
+    "agent",
+    "loading",
     "evaluation",
     "training",
     "report",

@@ -17,9 +17,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from hiplan.coordination import Limits
-from hiplan.envs import make_env
+from hiplan.envs import make_env, train_mix
 from hiplan.errors import CheckpointError, ConfigError
-from hiplan.evaluation import train_mix
 from hiplan.executors import Executor
 from hiplan.model import Completion, Decoding, Request
 from hiplan.models.chat import ChatCodec
@@ -27,7 +26,7 @@ from hiplan.models.local import LocalModel, draw, find_model
 from hiplan.plan import Plan, PlanStep
 from hiplan.planners import FixedPlanner, Planner
 from hiplan.prompts import BRIEF
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import StepResult
 from hiplan.trace import ROLES, Conversation, Episode, Role, StopReason
 from hiplan.training.batch import Row, batches, rows_of, token_logprobs
@@ -57,7 +56,7 @@ def tiny() -> LocalModel:
 def episodes(tiny: LocalModel) -> list[Episode]:
     rng, mix = random.Random(0), train_mix()
     jobs = [Job(mix(rng), Planner(tiny.prompts), Executor(tiny.prompts), seed) for seed in range(12)]
-    return rollout(jobs, tiny, make_env, tokens(48), limits=Limits(turns=8))
+    return Sampler(tiny, make_env, tokens(48), limits=Limits(turns=8)).run(jobs)
 
 
 def say(
@@ -108,7 +107,7 @@ def test_scoring_an_episode_again_gives_the_recorded_log_probabilities(
     tiny: LocalModel, episodes: list[Episode], role: Role
 ) -> None:
     assert not any(e.error for e in episodes)
-    rows = rows_of(episodes, role, 0.0)
+    rows = [row for e in episodes for row in rows_of(e, role)]
     assert max(sum(row.trained) for row in rows) > 20
     assert max(len(e.plans) for e in episodes) > 1  # some planner rows hold revisions
     assert rescored(tiny, role, rows) < TOLERANCE
@@ -245,7 +244,7 @@ def test_a_cut_answer_is_ended_by_an_untrained_token_of_the_next_prompt(tiny: Lo
     after = say(tiny, conversation, "ok", 2, tokens(2))
     assert whole.prompt_ids[0] == tiny.sides["executor"].codec.end_id
     assert after.prompt_ids == whole.prompt_ids[1:]  # an answer that ended itself gets no second end
-    (row,) = Row.of(conversation, 0.0)
+    (row,) = Row.of(conversation)
     end = len(cut.prompt_ids) + 1
     assert row.ids[end] == tiny.sides["executor"].codec.end_id and not row.trained[end] and row.trained[end - 1]
     assert sum(row.trained) == sum(len(c.ids) for c in (cut, whole, after))
@@ -264,7 +263,7 @@ def test_a_full_window_begins_the_conversation_anew() -> None:
     plan = FixedPlanner(Plan(goal="say", steps=(PlanStep(id=1, description="say a"),)))
     jobs = [Job(letters(3), plan, Executor(BRIEF), seed) for seed in range(3)]
     limits = Limits(turns=14, idle=20)
-    for episode in rollout(jobs, model, Corridor, tokens(6), limits=limits):
+    for episode in Sampler(model, Corridor, tokens(6), limits=limits).run(jobs):
         assert len(episode.turns) == 14 and episode.stop is StopReason.TURN_LIMIT
         first, *later = episode.exchanges("executor")
         assert later and first is episode.past[0] and first.segments[-1].finish == "window"
@@ -273,7 +272,7 @@ def test_a_full_window_begins_the_conversation_anew() -> None:
         turn = asked.turn
         assert asked.text.startswith("say 3\nPlan:\n1. say a\n> ")  # the task, the plan in force, the last turns
         assert asked.text.endswith(f"door {turn} of very many doors, each of them closed")
-        rows = rows_of([episode], "executor", 1.0)
+        rows = rows_of(episode, "executor")
         assert len(rows) == 1 + len(later) and all(len(row.ids) <= 128 for row in rows)
         assert sum(sum(row.trained) for row in rows) == sum(
             len(s.ids) for c in episode.exchanges("executor") for s in c.segments if s.author == "assistant"
@@ -355,7 +354,7 @@ def test_after_a_change_of_weights_neither_cache_nor_merged_copy_is_reused(how: 
     cold = say(model, copy, "second", 1, decoding, cold=True)
     assert warm.ids == cold.ids
     np.testing.assert_allclose(warm.logprobs, cold.logprobs, atol=TOLERANCE)
-    (row,) = Row.of(conversation, 0.0)
+    (row,) = Row.of(conversation)
     first = len(conversation.segments[0].ids) + len(conversation.segments[1].ids)
     row.trained[:first] = [False] * first  # those were sampled by the old weights
     assert rescored(model, "executor", [row]) < TOLERANCE

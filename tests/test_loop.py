@@ -22,11 +22,11 @@ from hiplan.envs import make_env
 from hiplan.envs.crafting import Crafting
 from hiplan.errors import TaskError, UserError
 from hiplan.executors import Executor, OracleExecutor, ScriptedExecutor
-from hiplan.model import Completion, Decoding, Request, ScriptedModel, derive_seed
+from hiplan.model import Completion, Decoding, Model, Request, ScriptedModel, derive_seed
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, Planner
 from hiplan.prompts import BRIEF, FULL, Prompts
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import StepResult, Task
 from hiplan.trace import Conversation, Episode, StopReason, Verdict
 
@@ -51,7 +51,7 @@ def episode_of(
     """One episode whose roles say these texts, all of them."""
     texts = {"planner": list(planner), "executor": list(executor)}
     model = ScriptedModel(lambda conversation: texts[conversation.role].pop(0))
-    (episode,) = rollout([Job(task, Planner(prompts), Executor(prompts))], model, make, limits=limits)
+    (episode,) = Sampler(model, make, limits=limits or Limits()).run([Job(task, Planner(prompts), Executor(prompts))])
     assert texts == {"planner": [], "executor": []}
     return episode
 
@@ -118,7 +118,7 @@ def test_the_planner_is_told_each_turn_once() -> None:
         return ReplanReason(kind=ReplanKind.STUCK) if len(episode.turns) in (1, 3) else None
 
     job = Job(DOOR, Planner(FULL), Executor(FULL))
-    (episode,) = rollout([job], model, make_env, replan=replan, limits=Limits(turns=4))
+    (episode,) = Sampler(model, make_env, replan=replan, limits=Limits(turns=4)).run([job])
     told = [s.text for s in episode.conversations["planner"].segments if s.author == "user"][1:]
     assert [[line for line in text.splitlines() if line.startswith("> ")] for text in told] == [
         ["> plank"],
@@ -209,7 +209,7 @@ def test_an_environment_that_fails_ends_its_episode_only() -> None:
 
     broken = Task(env="crafting", params={"seed": 1})
     jobs = [Job(task, OraclePlanner(), OracleExecutor()) for task in (DOOR, broken, DOOR)]
-    sound, failed, other = rollout(jobs, ScriptedModel([]), make)
+    sound, failed, other = Sampler(ScriptedModel([]), make).run(jobs)
     assert sound.success and other.success
     assert (failed.stop, len(failed.turns)) == (StopReason.FAULT, 2)
     assert failed.error.startswith("EnvironmentFault: step('")
@@ -231,7 +231,7 @@ def played(make: Callable[[Task], Any], task: Task = DOOR) -> Episode:
         built.append(task)
         return make(task) if len(built) == 2 else make_env(task)
 
-    episodes = rollout([*jobs, jobs[0]], ScriptedModel([]), build, on_done=alone.append)
+    episodes = Sampler(ScriptedModel([]), build).run([*jobs, jobs[0]], alone.append)
     assert episodes[0].success and episodes[2].success
     assert alone == episodes, "on_done sees every episode, those that fail or ask nothing too"
     return episodes[1]
@@ -309,7 +309,7 @@ def test_a_broken_role_is_recorded() -> None:
     def bad(episode: Episode, ready: tuple[int, ...]) -> str:
         raise ZeroDivisionError("no action")
 
-    (episode,) = rollout([Job(DOOR, NoPlanner(), ScriptedExecutor(bad))], ScriptedModel([]), make_env)
+    (episode,) = Sampler(ScriptedModel([]), make_env).run([Job(DOOR, NoPlanner(), ScriptedExecutor(bad))])
     assert (episode.stop, episode.error) == (StopReason.FAULT, "ZeroDivisionError: no action")
 
 
@@ -321,19 +321,19 @@ def test_a_failing_model_closes_all_environments() -> None:
         return envs[-1]
 
     with pytest.raises(UserError, match="no text left for the executor, who was asked"):
-        rollout([Job(DOOR, Planner(), Executor())] * 3, ScriptedModel(["1. make door"] * 4), make)
+        Sampler(ScriptedModel(["1. make door"] * 4), make).run([Job(DOOR, Planner(), Executor())] * 3)
     assert [env.closed for env in envs] == [1, 1, 1]
 
 
 def test_a_window_that_holds_no_new_beginning_ends_the_episode() -> None:
-    class Cramped:
+    class Cramped(Model):
         def complete(self, requests: Sequence[Request]) -> list[Completion]:
             fits = len(requests[0].conversation.segments) < 6 and "> " not in requests[0].conversation.segments[1].text
             return [Completion("get 1 log" if fits else "", finish="stop" if fits else "window")]
 
-    (episode,) = rollout([Job(DOOR, NoPlanner(), Executor(BRIEF))], Cramped(), make_env)
+    (episode,) = Sampler(Cramped(), make_env).run([Job(DOOR, NoPlanner(), Executor(BRIEF))])
     assert (episode.stop, len(episode.turns)) == (StopReason.WINDOW_FULL, 3)
-    (episode,) = rollout([Job(DOOR, Planner(BRIEF), Executor(BRIEF))], Cramped(), make_env, limits=Limits(turns=0))
+    (episode,) = Sampler(Cramped(), make_env, limits=Limits(turns=0)).run([Job(DOOR, Planner(BRIEF), Executor(BRIEF))])
     assert episode.stop is StopReason.TURN_LIMIT and not episode.turns
 
 
@@ -346,7 +346,7 @@ def test_a_window_that_holds_no_new_beginning_ends_the_episode() -> None:
 def test_whatever_the_roles_write_the_episode_ends_in_order(texts: list[str], task: Task, prompts: Prompts) -> None:
     said = iter(range(10**6))
     model = ScriptedModel(lambda conversation: texts[next(said) % len(texts)])
-    (episode,) = rollout([Job(task, Planner(prompts), Executor(prompts))], model, make_env, limits=Limits(turns=12))
+    (episode,) = Sampler(model, make_env, limits=Limits(turns=12)).run([Job(task, Planner(prompts), Executor(prompts))])
     assert episode.stop is not None and episode.stop is not StopReason.FAULT, episode.error
     assert 1 <= len(episode.turns) <= 12 and episode.plans[0].turn == 0
     assert [turn.index for turn in episode.turns] == list(range(len(episode.turns)))
@@ -356,7 +356,7 @@ def test_whatever_the_roles_write_the_episode_ends_in_order(texts: list[str], ta
 # -- the batched driver -----------------------------------------------------------------------
 
 
-class Watched:
+class Watched(Model):
     """Answers like a model whose words depend on the conversation alone, and notes what it was asked."""
 
     def __init__(self) -> None:
@@ -379,8 +379,8 @@ def test_episodes_do_not_depend_on_their_siblings() -> None:
     def jobs() -> list[Job]:
         return [Job(task, Planner(BRIEF), Executor(BRIEF), seed) for seed, task in enumerate([DOOR, CUP, PLANK, DOOR])]
 
-    together = rollout(jobs(), Watched(), make_env)
-    alone = [rollout([job], Watched(), make_env)[0] for job in jobs()]
+    together = Sampler(Watched(), make_env).run(jobs())
+    alone = [Sampler(Watched(), make_env).run([job])[0] for job in jobs()]
     assert [e.to_json() for e in together] == [e.to_json() for e in alone]
     assert [e.task for e in together] == [DOOR, CUP, PLANK, DOOR]
     assert {e.stop for e in together} == {StopReason.TERMINATED, StopReason.STUCK}
@@ -390,7 +390,7 @@ def test_waiting_episodes_share_model_calls() -> None:
     model = Watched()
     jobs = [Job(DOOR, Planner(BRIEF), Executor(BRIEF), seed) for seed in range(5)]
     jobs[4] = Job(DOOR, Planner(BRIEF), Executor(BRIEF), 4, Decoding(0.0, 8))
-    rollout(jobs, model, make_env, Decoding(0.7, 16))
+    Sampler(model, make_env, Decoding(0.7, 16)).run(jobs)
     assert [(call[0].role, len(call)) for call in model.calls] == [
         ("planner", 5), ("executor", 5), ("planner", 5), *[("executor", 5)] * 7,
     ]  # fmt: skip
@@ -409,18 +409,18 @@ def test_conversations_only_grow() -> None:
         seen[id(conversation)] = list(conversation.segments)
         return Watched.say(conversation)
 
-    rollout([Job(DOOR, Planner(FULL), Executor(FULL))], ScriptedModel(say), make_env)
+    Sampler(ScriptedModel(say), make_env).run([Job(DOOR, Planner(FULL), Executor(FULL))])
 
 
 def test_sampled_tokens_are_kept_as_they_were() -> None:
-    class Tokens:
+    class Tokens(Model):
         def complete(self, requests: Sequence[Request]) -> list[Completion]:
             return [
                 Completion("inventory", ids=(7, 8), logprobs=(-0.5, -0.25), prompt_ids=(1, 2, 3), finish="length")
                 for _ in requests
             ]
 
-    (episode,) = rollout([Job(DOOR, NoPlanner(), Executor(BRIEF))], Tokens(), make_env, limits=Limits(turns=1))
+    (episode,) = Sampler(Tokens(), make_env, limits=Limits(turns=1)).run([Job(DOOR, NoPlanner(), Executor(BRIEF))])
     conversation = Episode.from_json(episode.to_json()).conversations["executor"]
     assert conversation.ids() == [1, 2, 3, 7, 8]
     last = conversation.segments[-1]
@@ -436,10 +436,10 @@ def test_sampled_tokens_are_kept_as_they_were() -> None:
 )
 def test_oracles_solve_what_they_plan(task: Task) -> None:
     """Household oracles guess, fail, revise, and stay on plan."""
-    (episode,) = rollout([Job(task, OraclePlanner(), OracleExecutor())], ScriptedModel([]), make_env)
+    (episode,) = Sampler(ScriptedModel([]), make_env).run([Job(task, OraclePlanner(), OracleExecutor())])
     assert episode.success
     assert {turn.verdict for turn in episode.turns} <= {ON, AGAIN}
-    (react,) = rollout([Job(task, NoPlanner(), OracleExecutor())], ScriptedModel([]), make_env)
+    (react,) = Sampler(ScriptedModel([]), make_env).run([Job(task, NoPlanner(), OracleExecutor())])
     assert react.success and react.plan is None and not react.conversations
 
 
@@ -447,14 +447,14 @@ def test_a_given_plan_is_never_revised() -> None:
     plan = Plan(
         steps=(PlanStep(id=1, description="find cup at shelf 1"), PlanStep(id=2, description="put cup in box 1"))
     )
-    (episode,) = rollout([Job(CUP, FixedPlanner(plan), OracleExecutor())], ScriptedModel([]), make_env)
+    (episode,) = Sampler(ScriptedModel([]), make_env).run([Job(CUP, FixedPlanner(plan), OracleExecutor())])
     assert len(episode.plans) > 1 and all(record.kept for record in episode.plans[1:])
     assert {record.plan for record in episode.plans} == {plan}
 
 
 def test_a_policy_may_never_ask() -> None:
     model = Watched()
-    (episode,) = rollout([Job(DOOR, Planner(BRIEF), Executor(BRIEF))], model, make_env, replan=never)
+    (episode,) = Sampler(model, make_env, replan=never).run([Job(DOOR, Planner(BRIEF), Executor(BRIEF))])
     assert len(episode.plans) == 1 and sum(call[0].role == "planner" for call in model.calls) == 1
 
 
@@ -462,13 +462,13 @@ def test_revisions_are_capped() -> None:
     model = ScriptedModel(lambda c: "1. make door" if c.role == "planner" else "get 1 plank")
     job, limits = Job(DOOR, Planner(BRIEF), Executor(BRIEF)), Limits(turns=9, idle=99)
     for cap in (0, 3):
-        (episode,) = rollout([job], model, make_env, replan=on_failure(cap=cap), limits=limits)
+        (episode,) = Sampler(model, make_env, replan=on_failure(cap=cap), limits=limits).run([job])
         assert len(episode.plans) == 1 + cap and len(episode.turns) == 9
 
 
 def test_scripts_must_fit() -> None:
     with pytest.raises(UserError, match="no text left for the planner, who was asked 'Recipes:"):
-        rollout([Job(PLANK, Planner(BRIEF), Executor(BRIEF))], ScriptedModel([]), make_env)
+        Sampler(ScriptedModel([]), make_env).run([Job(PLANK, Planner(BRIEF), Executor(BRIEF))])
 
 
 class Plain:
@@ -486,7 +486,7 @@ def test_environments_that_know_nothing_of_plans() -> None:
     episode = episode_of(DOOR, plans, actions, limits=Limits(turns=5), make=Plain)
     assert verdicts(episode) == [(ON, 1), (ON, 1), (EARLY, 2), (AGAIN, 1), (AGAIN, 2)]
     assert [(r.turn, r.kept) for r in episode.plans] == [(0, False), (2, True)]
-    (blind,) = rollout([Job(DOOR, OraclePlanner(), OracleExecutor())], ScriptedModel([]), Plain)
+    (blind,) = Sampler(ScriptedModel([]), Plain).run([Job(DOOR, OraclePlanner(), OracleExecutor())])
     assert blind.plan is None and blind.stop is StopReason.STUCK
 
 
@@ -496,4 +496,4 @@ def test_tasks_are_addressed_by_content() -> None:
     assert Task(env="household", params=a).id != Task(env="crafting", params=a).id
     assert len({Task(env="crafting", params={"seed": s}).id for s in range(1000)}) == 1000
     with pytest.raises(TaskError):
-        make_env(Task(env="crafting", params={"seed": 1.5}))
+        make_env(task := Task(env="crafting", params={"seed": 1.5})).reset(task)

@@ -17,7 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiplan.agent import Agent
-from hiplan.coordination import Limits, PlanGraph, Scores, Tracker, matching, never, on_failure, replan, scores
+from hiplan.coordination import (
+    Limits,
+    PlanGraph,
+    Scores,
+    Tracker,
+    matching,
+    never,
+    on_failure,
+    replan,
+    scores,
+    step_states,
+)
 from hiplan.coordination.adherence import Judged
 from hiplan.effects import Acted
 from hiplan.envs import make_env
@@ -27,7 +38,7 @@ from hiplan.plan import Plan, PlanDiff, PlanStep, ReplanKind, ReplanReason, Step
 from hiplan.planners import Planner
 from hiplan.planners.simple import renumber
 from hiplan.prompts import BRIEF, FULL, Prompts
-from hiplan.report import step_states, transcript
+from hiplan.report import transcript
 from hiplan.task import StepResult, Task
 from hiplan.trace import Episode, PlanRecord, Turn, Verdict
 from hiplan.training.sources import whole_plan

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from hiplan import cli
-from hiplan.coordination import scores
+from hiplan.coordination import scores, step_states
 from hiplan.coordination.graph import MARKS
 from hiplan.envs import make_env
 from hiplan.errors import UserError
@@ -31,7 +31,6 @@ from hiplan.report import (
     markdown_table,
     print_transcript,
     results_table,
-    step_states,
     transcript,
     write_report,
 )
@@ -40,7 +39,7 @@ from hiplan.report.graph import STYLES, panels
 from hiplan.report.overview import overview
 from hiplan.report.tables import cell, table
 from hiplan.report.transcript import clean, score_words
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode, PlanRecord, StopReason, Turn, Verdict
 
@@ -52,7 +51,7 @@ HOSTILE = (
 def play(planner: PlannerProtocol | None = None, texts: tuple[str, ...] = (), **task: Any) -> Episode:
     env = task.pop("env", "household")
     job = Job(Task(env=env, params=task), planner or OraclePlanner(), OracleExecutor())
-    return rollout([job], ScriptedModel(texts), make_env)[0]
+    return Sampler(ScriptedModel(texts), make_env).run([job])[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Rewards by hand, and the guard: following a bad plan must not pay."""
 
+from dataclasses import replace
+
 import pytest
 
 from hiplan.coordination import PlanScore
@@ -33,13 +35,15 @@ def test_an_executors_reward_by_hand() -> None:
 def test_a_planners_reward_by_hand() -> None:
     played = episode(True)
     conversation = Conversation("planner")
-    for text in ("1.", "1. a\n2. b after 1"):
-        conversation.answer(text, "plan", 0)
-    played.conversations["planner"], played.mistakes["planner"] = conversation, 1
+    conversation.answer("1.", "plan", 0)
+    conversation.refuse("no steps found")
+    conversation.answer("1. a\n2. b after 1", "plan", 0)
+    played.conversations["planner"] = conversation
     weights = RewardWeights(adherence=9, quality=0.4)
     # outcome 1, format 1/2 of 0.1, quality (4 - 1) / 4 of 0.4; adherence is the executor's
-    assert role_reward(played, "planner", weights, BAD) == pytest.approx(1 + 0.05 + 0.3)
     assert role_reward(played, "planner", weights) == pytest.approx(1.05)
+    played.plans = [replace(played.plans[0], score=BAD)]
+    assert role_reward(played, "planner", weights) == pytest.approx(1 + 0.05 + 0.3)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,9 @@ def test_following_counts_where_the_guard_says_so(
 ) -> None:
     weights = FOLLOWING.model_copy(update={"guard": guard})
     bare = role_reward(episode(success), "executor", RewardWeights())
-    assert role_reward(episode(success), "executor", weights, score) - bare == pytest.approx(0.4 if counts else 0)
+    played = episode(success)
+    played.plans = [replace(played.plans[0], score=score)]
+    assert role_reward(played, "executor", weights) - bare == pytest.approx(0.4 if counts else 0)
 
 
 def test_who_needs_the_judge() -> None:
@@ -77,8 +83,10 @@ def test_texts_of_plans_not_taken_count_too() -> None:
     """Three of four candidates could not be read: a quarter of the planner's texts is worth something."""
     played = episode(False)
     talks = [Conversation("planner") for _ in range(4)]
-    for talk in talks:
+    for number, talk in enumerate(talks):
         talk.answer("x", "plan", 0)
-    played.conversations["planner"], played.mistakes["planner"] = talks[0], 3
+        if number:
+            talk.refuse("no steps found")
+    played.conversations["planner"] = talks[0]
     played.candidates = [Candidate(None, conversations=[talk]) for talk in talks[1:]]
     assert format_share(played, "planner") == pytest.approx(1 / 4)

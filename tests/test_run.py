@@ -7,12 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from hiplan.cli import app as cli
+from hiplan.cli.app import app
 from hiplan.errors import ConfigError
+from hiplan.loading import stage_facts
+from hiplan.models.local import find_model
 from hiplan.plan import ReplanKind
 from hiplan.report.files import read_episodes
 from hiplan.runs.diagnose import AFTER, Setting, measure_reliance, read_runs
@@ -41,19 +48,41 @@ FILES = (
 )  # fmt: skip
 
 
-def command(*options: str | Path) -> list[str]:
-    return [sys.executable, str(ROOT / "experiments" / "run.py"), *map(str, options)]
+MAIN_JOB = [sys.executable, str(ROOT / "experiments" / "run.py")]
 
 
-def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "160"}
-    return subprocess.run(command(*options), capture_output=True, text=True, timeout=300, env=environment)
+def main_job(*options: str | Path) -> subprocess.CompletedProcess[str]:
+    """``python experiments/run.py`` in a process of its own."""
+    return subprocess.run([*MAIN_JOB, *map(str, options)], capture_output=True, text=True, timeout=300)
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """A command in this process: ``call("play", stage)`` is ``hiplan play STAGE``."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def called(*options: str | Path, app: Any = app) -> Done:
+        capfd.readouterr()
+        code = cli.run(lambda: app([str(option) for option in options]))
+        return Done(code, *capfd.readouterr())
+
+    return called
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("job") / "run"
-    done = run("--out", folder, *SMALL)
+    done = main_job("--out", folder, *SMALL)
     assert done.returncode == 0, done.stderr
     assert f"report: {folder / 'report.html'}" in done.stdout.replace("\n", "")
     return folder
@@ -76,14 +105,16 @@ def test_a_run_leaves_everything_in_its_folder(finished: Path) -> None:
 
 def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(command("--out", folder, *SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*MAIN_JOB, "--out", folder, *SMALL], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     log, until = folder / "metrics.jsonl", time.monotonic() + 200
     while not (log.is_file() and '"planner"' in log.read_text()) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL  # it had not ended before
     assert not (folder / "report.html").exists()
-    done = run("--resume", folder)
+    done = main_job("--resume", folder)
     assert done.returncode == 0, done.stderr
     stages = sorted(str(p.relative_to(finished)) for p in (finished / "stages").rglob("*") if p.is_file())
     assert len(stages) > 9
@@ -91,44 +122,45 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_p
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
 
 
-def test_a_stage_can_be_measured_and_played(finished: Path) -> None:
-    measured = run("evaluate", finished / "stages/joint", "--tasks", "2", "--panel-seed", "5", "--decoding", "greedy")
-    assert measured.returncode == 0, measured.stderr
-    assert all(f"mixed-{panel}-5" in measured.stdout for panel in ("train", "dev", "heldout"))
-    played = run("play", finished / "stages/joint", "--env", "crafting", "--index", "1")
-    assert played.returncode == 0 and "Turn 1" in played.stdout and "Plan" in played.stdout
+def test_a_stage_can_be_measured_and_played(finished: Path, call: Call) -> None:
+    measured = call("evaluate", finished / "stages/joint", "--tasks", "2", "--panel-seed", "5", "--threads", "1")
+    assert measured.code == 0, measured.err
+    assert all(f"mixed-{panel}-5" in measured.out for panel in ("train", "dev", "heldout"))
+    assert call("evaluate", find_model("tiny-v1"), "--tasks", "2", "--panel", "dev", "--threads", "1").code == 0
+    played = call("play", finished / "stages/joint", "--env", "crafting", "--index", "1")
+    assert played.code == 0 and "Turn 1" in played.out and "Plan" in played.out
 
 
-def test_a_run_can_be_diagnosed(finished: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_diagnosed(finished: Path, tmp_path: Path, call: Call) -> None:
     out, other = tmp_path / "diagnosed", tmp_path / "other"
     shutil.copytree(finished, other)
-    done = run("diagnose", finished, other, "--tasks", "2", "--panels", "train", "--out", out)
-    assert done.returncode == 0, done.stderr
+    done = call("diagnose", finished, other, "--tasks", "2", "--panels", "train", "--out", out)
+    assert done.code == 0, done.err
     titles = ("Success under different plans", "What the plan is worth", "Roles of different runs", "Where episodes")
-    assert all(title in done.stdout and title in (out / "report.html").read_text() for title in titles)
+    assert all(title in done.out and title in (out / "report.html").read_text() for title in titles)
     names = ["train-cross.json", "train-trained-other.json", "train-trained-run.json", "train-untrained.json"]
     assert sorted(path.name for path in (out / "cells").iterdir()) == names
 
 
-def test_policies_are_compared(finished: Path, tmp_path: Path) -> None:
-    done = run("policies", finished, "--tasks", "2", "--panels", "dev", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_replan_policies_are_compared(finished: Path, tmp_path: Path, call: Call) -> None:
+    done = call("diagnose", finished, "--study", "replan", "--tasks", "2", "--panels", "dev", "--out", tmp_path)
+    assert done.code == 0, done.err
     for way in ("never", "every turn (AdaPlan)", "4 plans, judge chooses", "4 plans, rehearsal chooses"):
-        assert f"| {way} |" in done.stdout
+        assert f"| {way} |" in done.out
 
 
-def test_match_takes_as_many_environment_steps_as_another_run(finished: Path) -> None:
+def test_match_takes_as_many_environment_steps_as_another_run(finished: Path, call: Call) -> None:
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     steps = max(row["env_steps"] for row in rows if row["kind"] == "train")
-    shown = run("--config", ROOT / "experiments/configs/rejection.yaml", "--match", finished, "--show-config")
-    assert yaml.safe_load(shown.stdout)["train"]["stages"][-1]["env_steps"] == steps
+    shown = call("train", "--config", ROOT / "experiments/configs/rejection.yaml", "--match", finished, "--show-config")
+    assert yaml.safe_load(shown.out)["train"]["stages"][-1]["env_steps"] == steps
 
 
-def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Path) -> None:
+def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Path, call: Call) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 3\nenv: crafting\ntrain: {groups: 5}\n")
-    shown = run("--config", file, "--seed", "4", "--set", "train.stages.joint.iterations=7", "--show-config")
-    settings = yaml.safe_load(shown.stdout)
+    shown = call("train", "--config", file, "--seed", "4", "--set", "train.stages.joint.iterations=7", "--show-config")
+    settings = yaml.safe_load(shown.out)
     assert (settings["seed"], settings["env"], settings["train"]["groups"]) == (4, "crafting", 5)
     assert settings["train"]["stages"][2]["iterations"] == 7 and settings["train"]["group_size"] == 8
 
@@ -136,64 +168,92 @@ def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--set", "train.gruops=3"], "unknown field 'train.gruops': no 'gruops' here; expected one of"),
-        (["--set", "train.groups"], "has no '='"),
-        (["--set", "train.groups=few"], "train.groups: input should be a valid integer"),
-        (["--set", "train.stages.middle.iterations=3"], "no 'middle' here; expected one of executor, planner, joint"),
-        (["--weights", "glued"], "weights.mode: input should be 'joint'"),
-        (["--model", "nowhere"], "no model at 'nowhere'"),
-        (["--model", "models/nowhere", "--dry-run"], "or one of tiny-v1"),
-        (["--set", "weights.method=full"], "weights: 'split' weights are adapters on one base; full training needs"),
-        (["ablate", "nothing"], "no study is called 'nothing'; expected one of baselines, weights"),
-        (["ablate", "weights", "--seeds", "a,b"], "--seeds takes whole numbers such as 0,1,2, got 'a,b'"),
-        (["export", "absent", "--role", "planner", "--out", "x"], "'absent' is not a stage checkpoint"),
-        (["convert", "absent", "--to", "split", "--out", "x"], "'absent' is not a stage checkpoint"),
-        (["--config", "absent.yaml"], "no config file at 'absent.yaml'"),
-        (["--resume", "absent"], "no config file at"),
-        (["--resume", "absent", "--seed", "1"], "--resume takes no other settings"),
+        (["train", "--set", "train.gruops=3"], "unknown field 'train.gruops': no 'gruops' here; expected one of"),
+        (["train", "--set", "train.groups"], "has no '='"),
+        (["train", "--set", "train.groups=few"], "train.groups: input should be a valid integer"),
+        (["train", "--set", "train.stages.middle.iterations=3"], "no 'middle' here; expected one of executor, planner"),
+        (["train", "--set", "train.algorithm=ppo"], "no algorithm is called 'ppo'; expected one of grpo, rejection"),
+        (["train", "--set", "train.algorithm.credit=gae"], "no credit function is called 'gae'; expected one of grpo"),
+        (["train", "--set", "train.algorithm.loss=gone.py:loss"], "no file at 'gone.py', which should hold a loss"),
+        (["train", "--set", "train.algorithm.reward=math:gone"], "'math' has no 'gone'; 'math:gone' should name a rew"),
+        (["train", "--set", "train.algorithm.reward=no.such:f"], "the module 'no.such' with a reward function cannot"),
+        (["train", "--env", "chess"], "no task suite is called 'chess'; expected one of mixed, crafting, household"),
+        (["train", "--env", "math:pi"], "'math:pi' is a float; expected a hiplan.envs.TaskSuite"),
+        (["train", "--weights", "glued"], "weights.mode: input should be 'joint'"),
+        (["train", "--model", "nowhere"], "no model at 'nowhere'"),
+        (["train", "--model", "models/nowhere", "--dry-run"], "or one of tiny-v1"),
+        (["train", "--set", "weights.method=full"], "weights: 'split' weights are adapters on one base; full training"),
+        (["train", "--config", "absent.yaml"], "no config file at 'absent.yaml'"),
+        (["train", "--resume", "absent"], "no config file at"),
+        (["train", "--resume", "absent", "--seed", "1"], "--resume takes no other settings"),
+        (["train", "--match", "absent"], "no run at 'absent'"),
+        (["export", "absent", "--role", "planner", "--out", "x"], "'absent' is not a stage"),
+        (["convert", "absent", "--to", "split", "--out", "x"], "'absent' is not a stage"),
         (["diagnose", "absent"], "no config file at"),
         (["diagnose", "absent", "--decoding", "t9"], "no decoding is called 't9'"),
-        (["policies", "absent", "--panels", "test"], "no config file at"),
-        (["--match", "absent"], "no run at 'absent'"),
-        (["evaluate", "absent"], "'absent' is not a stage checkpoint"),
-        (["play", "--env", "chess"], "no tasks are called 'chess'"),
+        (["diagnose", "absent", "--study", "replan", "--panels", "test"], "no config file at"),
+        (["evaluate", "absent"], "'absent' is not a stage"),
+        (["play", "--env", "chess"], "no task suite is called 'chess'"),
         (["play", "--index", "6400"], "the panel has no task 6400"),
+        (["plans", "p.jsonl", "--set", "judge=planner"], "judge: planner needs an endpoint as planner"),
+        (["plans", "p.jsonl", "--set", "tires=3"], "unknown field 'tires'"),
     ],
 )
-def test_wrong_options_are_answered_in_one_line(options: list[str], said: str, tmp_path: Path) -> None:
-    done = subprocess.run(command(*options), capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
+def test_wrong_options_are_answered_in_one_line(
+    options: list[str], said: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one_line(call(*options), said)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["ablate", "nothing"], "no study is called 'nothing'; expected one of baselines, weights"),
+        (["ablate", "weights", "--seeds", "a,b"], "--seeds takes whole numbers such as 0,1,2, got 'a,b'"),
+        (["--set", "train.gruops=3"], "unknown field 'train.gruops'"),
+    ],
+)
+def test_the_main_job_and_its_studies_answer_alike(options: list[str], said: str, call: Call) -> None:
+    from experiments.run import app
+
+    one_line(call(*options, app=app), said)
+
+
+def one_line(done: Done, said: str) -> None:
+    lines = done.err.strip().splitlines()
+    assert done.code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.err
 
 
 def test_one_of_several_processes_ends_with_the_same_exit_codes(tmp_path: Path) -> None:
     environment = os.environ | {"LOCAL_RANK": "0"}
     for options, code in ((["--show-config"], 0), (["--set", "train.gruops=3"], 2), (["ablate", "--nothing"], 2)):
-        done = subprocess.run(command(*options), capture_output=True, text=True, cwd=tmp_path, env=environment)
+        done = subprocess.run([*MAIN_JOB, *options], capture_output=True, text=True, cwd=tmp_path, env=environment)
         assert done.returncode == code and (done.stdout if code == 0 else done.stderr)
 
 
-def test_a_run_revises_as_it_is_told_and_is_measured_and_diagnosed_so(finished: Path, tmp_path: Path) -> None:
-    shown = ["train.warm_start=8", "train.revise=every_turn", "train.stages.joint.iterations=0"]
-    done = run("--out", tmp_path / "run", *SMALL, *(part for text in shown for part in ("--set", text)))
-    assert done.returncode == 0, done.stderr
+def test_a_run_revises_as_it_is_told_and_is_measured_and_diagnosed_so(
+    finished: Path, tmp_path: Path, call: Call
+) -> None:
+    shown = ["train.warm_start=8", "train.replan=every_turn", "train.stages.joint.iterations=0"]
+    done = call("train", "--out", tmp_path / "run", *SMALL, *(part for text in shown for part in ("--set", text)))
+    assert done.code == 0, done.err
     told = {
         folder: [r.reason.kind for e in read_episodes(folder / "transcripts.jsonl") for r in e.plans if r.reason]
         for folder in (finished, tmp_path / "run")
     }
     assert ReplanKind.LOOK not in told[finished] and set(told[tmp_path / "run"]) == {ReplanKind.LOOK}
     stage = tmp_path / "run" / "stages" / "joint"
-    assert as_trained(stage).train.revise == "every_turn" and as_trained(finished / "stages/joint").train.revise
+    assert as_trained(stage_facts(stage)).train.replan == "every_turn"
     for pair in ((finished, tmp_path / "run"), (tmp_path / "run", finished)):
-        with pytest.raises(ConfigError, match=r"differs from .* in revise \('(every_turn|on_failure)'"):
+        with pytest.raises(ConfigError, match=r"differs from .* in replan \('(every_turn|on_failure)'"):
             read_runs(pair, "joint")
     setting = Setting("train", 4, "greedy")
     found = measure_reliance(str(stage), AFTER, vars(setting))["results"]["own"]
     assert found["calls"] > 2 * found["turns"] - 2, "planner and executor, turn by turn"
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(finished: Path) -> None:
-    done = run("--out", finished, *SMALL)
-    assert done.returncode == 2 and f"go on with --resume {finished}" in done.stderr
+def test_a_folder_that_holds_a_run_is_not_written_over(finished: Path, call: Call) -> None:
+    done = call("train", "--out", finished, *SMALL)
+    assert done.code == 2 and f"continue it with --resume {finished}" in done.err

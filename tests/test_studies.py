@@ -17,8 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments import ablate, comparison
 from experiments.ablate import Cell, Runner
 from experiments.studies import SEARCH_SEED, STUDIES, Arm, Study
+from hiplan.coordination import Limits
+from hiplan.coordination.matching import best_known
+from hiplan.coordination.replan import REPLAN_POLICIES
 from hiplan.errors import CheckpointError, ConfigError
-from hiplan.loading import load_model
+from hiplan.loading import load_agent, load_model, stage_facts
 from hiplan.model import Decoding
 from hiplan.models.local import LocalModel, find_model
 from hiplan.models.settings import WeightsConfig
@@ -187,7 +190,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.weights.load_state(
         {key: value + 0.02 * torch.randn(value.shape) for key, value in model.weights.state().items()}
     )
-    save_stage(model, folder, "tiny-v1", {"env": "mixed"})
+    save_stage(model, folder, {"env": "mixed"})
     return folder
 
 
@@ -245,14 +248,23 @@ def test_what_is_no_plain_adapter_is_refused(stage: Path, tmp_path: Path) -> Non
 def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     model = LocalModel.load("tiny-v1", window=100, dtype="bfloat16", keep_reasoning=False)
     about = {"eval_turns": 7, "decoding": vars(Decoding(1.0, 5, 6)), "revise": "every_turn"}
-    save_stage(model, tmp_path / "stage", "tiny-v1", about)
+    save_stage(model, tmp_path / "stage", about)
     again = load_model(checkpoint=tmp_path / "stage")
     assert (again.sides["planner"].window, again.keep_reasoning) == (100, False)
     assert again.weights.bodies[0].plain.dtype == torch.bfloat16
-    config = as_trained(tmp_path / "stage", env="crafting", panel_seed=None)
+    config = as_trained(stage_facts(tmp_path / "stage"), env="crafting", panel_seed=None)
     assert (config.eval_turns, config.train.plan_tokens, config.train.action_tokens) == (7, 5, 6)
-    assert (config.env, as_trained(None).eval_turns) == ("crafting", 30)
-    assert (config.train.revise, as_trained(None).train.revise) == ("every_turn", "on_failure")
+    assert (config.env, as_trained({}).eval_turns) == ("crafting", 30)
+    assert (config.train.replan, as_trained({}).train.replan) == ("every_turn", "on_failure")
+    agent = load_agent(tmp_path / "stage")
+    assert (agent.limits, agent.decoding) == (Limits(turns=7), Decoding(0.0, 5, 6))
+    assert (agent.replan, agent.matcher) == (REPLAN_POLICIES["every_turn"], best_known)
+    assert agent.model.prompts.name == "brief"
+    with pytest.raises(CheckpointError, match="is not a stage folder"):
+        load_agent(tmp_path)
+    save_stage(model, tmp_path / "odd", about | {"matcher": None})
+    with pytest.raises(ConfigError, match="trained with a matcher function that has no name; pass it as matcher"):
+        load_agent(tmp_path / "odd")
 
 
 def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> None:
@@ -290,7 +302,7 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
         "64 are measured at once"
     )
     plans = [
-        next(k for k in dry(f"train.revise={word}", "eval_turns=20", "train.turns=12") if k.startswith("planner's"))
+        next(k for k in dry(f"train.replan={word}", "eval_turns=20", "train.turns=12") if k.startswith("planner's"))
         for word in ("never", "on_failure", "every_turn")
     ]
     assert [int(k.split(" of ")[1].split()[0].replace(",", "")) for k in plans] == [

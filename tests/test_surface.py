@@ -19,17 +19,19 @@ SURFACE = {
     "hiplan.planners": "FixedPlanner GivenPlans NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
     "hiplan.coordination": """
-        Candidates Judge Limits Match Matcher PlanGraph PlanScore ReplanPolicy Scores Submission Tracker Unjudged
-        adaplan by_executor by_judge by_rehearsal judge_plan llm_judge matching never on_failure replan rules_judge
-        score_plan scores
+        Candidates Judge Limits Match Matcher PlanGraph PlanScore ReplanPolicy Replayed Scores Submission Tracker
+        Unjudged adaplan by_executor by_judge by_rehearsal judge_plan llm_judge matching never on_failure replan replay
+        rules_judge score_first_plans score_plan scores step_states
     """,
-    "hiplan.envs": "ENVIRONMENTS Crafting Household make_env",
+    "hiplan.envs": """
+        ENVIRONMENTS Crafting Household Panel TaskMix TaskSuite fresh_panel make_env shipped_panel suite train_mix
+    """,
     "hiplan.evaluation": """
-        ByRole Cell EvalResult Panel TEMPERATURES TaskMix correlation cost cross_play deviations evaluate fresh_panel
-        judged overlap paired paraphrased plan_reliance reliance shipped_panel swapped t_interval train_mix wilson
+        ByRole Cell EvalResult TEMPERATURES correlation cost cross_play deviations evaluate judged overlap paired
+        paraphrased plan_reliance reliance swapped t_interval wilson
     """,
     "hiplan.report": """
-        draw_curves draw_plan markdown_table print_transcript results_table step_states transcript write_report
+        draw_curves draw_plan markdown_table print_transcript results_table transcript write_report
     """,
 }
 NEEDS_TORCH = {"ProgressiveTrainer"}

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,23 @@ import torch
 from doubles import Letters, frozen, letters, random_model
 from torch import Tensor
 
-from hiplan.coordination import Limits, replan
+from hiplan.coordination import Limits, ReplanPolicy, replan, rules_judge
 from hiplan.env import Environment
+from hiplan.envs import TaskSuite
 from hiplan.errors import CheckpointError, ConfigError, PlanFormatError
 from hiplan.executors import Executor
 from hiplan.formats import PlanFormat, render_numbered
-from hiplan.model import Decoding, ScriptedModel
+from hiplan.model import ScriptedModel
 from hiplan.models.local import LocalModel
 from hiplan.models.settings import WeightMode
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
-from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, Planner
+from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner
 from hiplan.prompts import BRIEF
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import ROLES, Conversation, Episode, PlanRecord, Role, Turn, Verdict
-from hiplan.training import checkpoint, sources, trainer, warmstart
-from hiplan.training.config import Stage, TrainConfig
+from hiplan.training import checkpoint, sources
+from hiplan.training.config import PlanSourceName, Stage, TrainConfig
 from hiplan.training.learner import Learner
 from hiplan.training.rewards import RewardWeights
 from hiplan.training.trainer import ProgressiveTrainer
@@ -49,31 +49,37 @@ def build(
     folder: Path | None = None,
     seed: int = 0,
     checkpoint_every: int = 2,
+    replan: ReplanPolicy | None = None,
+    config: dict[str, Any] | None = None,
     **settings: Any,
 ) -> ProgressiveTrainer:
     defaults = {"groups": 3, "group_size": 4, "plan_tokens": 4, "action_tokens": 4, "turns": 2}
-    config = TrainConfig(stages=stages, **(defaults | settings))
+    known = TrainConfig(stages=stages, **(defaults | settings | (config or {})))
     model = model or random_model(seed=1)
     mix = lambda rng: rng.choice(tasks)  # noqa: E731
-    return ProgressiveTrainer(model, mix, make_env, config, seed, folder, checkpoint_every=checkpoint_every)
+    suite = TaskSuite("letters", make_env, mix)
+    return ProgressiveTrainer(
+        model, suite, config=known, seed=seed, output_dir=folder, resume=True, checkpoint_every=checkpoint_every,
+        replan=replan,
+    )  # fmt: skip
+
+
+def watch(run: ProgressiveTrainer, change: Callable[[list[Episode]], None] = lambda episodes: None) -> list[Job]:
+    """All jobs that the trainer plays from now on; ``change`` may alter their episodes."""
+    seen: list[Job] = []
+
+    def share(jobs: Sequence[Job], play: Callable[[Sequence[Job]], list[Episode]]) -> list[Episode]:
+        seen.extend(jobs)
+        change(episodes := play(jobs))
+        return episodes
+
+    run.sampler = replace(run.sampler, share=share)
+    return seen
 
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     """Names of the adapters in which any bit differs."""
     return {key.split(".")[0] for key, value in after.items() if not torch.equal(value, before[key])}
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """All jobs the trainer hands to its rollouts."""
-    seen: list[Job] = []
-
-    def watched(given: Sequence[Job], *rest: Any, **options: Any) -> list[Episode]:
-        seen.extend(given)
-        return rollout(given, *rest, **options)
-
-    monkeypatch.setattr(trainer, "rollout", watched)
-    return seen
 
 
 # -- who learns --------------------------------------------------------------------------------
@@ -96,23 +102,15 @@ def test_each_stage_changes_the_adapters_of_its_roles_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("trained", ROLES)
-def test_under_joint_weights_the_frozen_roles_tokens_carry_no_loss(
-    trained: Role, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_under_joint_weights_the_frozen_roles_tokens_carry_no_loss(trained: Role) -> None:
     """The update is the same, to the bit, when the frozen role's conversations are taken out of the episodes."""
     frozen = "planner" if trained == "executor" else "executor"
     stage = Stage(name="one", trains=(trained,), iterations=1, learning_rate=0.01)
     whole, without = (build(stage, model=random_model("joint", seed=1)) for _ in range(2))
-    taken = []
-
-    def stripped(*given: Any, **options: Any) -> list[Episode]:
-        episodes = rollout(*given, **options)
-        taken.extend(len(e.conversations.pop(frozen).segments) for e in episodes)
-        return episodes
-
+    taken: list[int] = []
+    watch(without, lambda episodes: taken.extend(len(e.conversations.pop(frozen).segments) for e in episodes))
     before = whole.model.weights.state()
     whole.train()
-    monkeypatch.setattr(trainer, "rollout", stripped)
     without.train()
     assert min(taken) > 2
     assert changed(before, whole.model.weights.state()) == {"joint"}
@@ -194,11 +192,11 @@ def rise(run: ProgressiveTrainer, key: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("mode", ["split", "joint"])
-@pytest.mark.parametrize("estimator", ["grpo", "loo", "rejection"])
-def test_an_executor_learns_a_trivial_task_in_seconds(mode: str, estimator: str) -> None:
+@pytest.mark.parametrize("algorithm", ["grpo", {"credit": "loo"}, "rejection"], ids=str)
+def test_an_executor_learns_a_trivial_task_in_seconds(mode: str, algorithm: Any) -> None:
     stage = Stage(name="executor", trains=("executor",), plans="none", iterations=40, learning_rate=0.01)
     run = build(
-        stage, model=random_model(mode, seed=1), tasks=[letters(1)], estimator=estimator,
+        stage, model=random_model(mode, seed=1), tasks=[letters(1)], algorithm=algorithm,
         groups=4, group_size=8, action_tokens=2, turns=1,
     )  # fmt: skip
     run.train()
@@ -251,8 +249,10 @@ def test_under_joint_weights_the_anchor_holds_the_frozen_role_too(monkeypatch: p
 # -- what is rolled out ------------------------------------------------------------------------
 
 
-def test_a_group_shares_task_and_plan_and_every_episode_has_a_seed_of_its_own(jobs: list[Job]) -> None:
-    build(replace_stage(EXECUTOR, iterations=3), tasks=[letters(2, k=k) for k in range(9)], groups=5).train()
+def test_a_group_shares_task_and_plan_and_every_episode_has_a_seed_of_its_own() -> None:
+    run = build(replace_stage(EXECUTOR, iterations=3), tasks=[letters(2, k=k) for k in range(9)], groups=5)
+    jobs = watch(run)
+    run.train()
     groups = [jobs[i : i + 4] for i in range(0, len(jobs), 4)]
     assert len(groups) == 15
     for group in groups:
@@ -265,16 +265,18 @@ def test_a_group_shares_task_and_plan_and_every_episode_has_a_seed_of_its_own(jo
     (("executor",), 0.0, 0.0), (("executor",), 1.0, 1.0), (("executor",), 0.3, 0.3), (("planner",), 0.3, 0.0),
 ])  # fmt: skip
 def test_a_share_of_groups_runs_without_a_plan_while_the_executor_learns(
-    jobs: list[Job], trains: tuple[Role, ...], share: float, expected: float
+    trains: tuple[Role, ...], share: float, expected: float
 ) -> None:
     stage = Stage(name="s", trains=trains, plans="oracle", iterations=2, no_plan=share)
-    build(stage, groups=60, group_size=2, action_tokens=1, turns=1).train()
+    run = build(stage, groups=60, group_size=2, action_tokens=1, turns=1)
+    jobs = watch(run)
+    run.train()
     bare = [isinstance(job.planner, NoPlanner) for job in jobs]
     assert sum(bare) / len(bare) == pytest.approx(expected, abs=0.12 if 0 < expected < 1 else 0)
     assert bare[::2] == bare[1::2]  # whole groups
 
 
-def test_groups_that_agree_are_refilled_and_their_steps_are_counted(jobs: list[Job]) -> None:
+def test_groups_that_agree_are_refilled_and_their_steps_are_counted() -> None:
     easy = Task(env="letters", params={"turns": 1, "easy": True})
 
     def make_env(task: Task) -> Letters:
@@ -285,12 +287,15 @@ def test_groups_that_agree_are_refilled_and_their_steps_are_counted(jobs: list[J
 
     stage = replace_stage(EXECUTOR, plans="none", iterations=1)
     settings = {"tasks": [easy, letters(1)], "make_env": make_env, "groups": 8, "turns": 1, "action_tokens": 2}
-    build(stage, **settings).train()
-    once = len(jobs)
+    first = build(stage, **settings)
+    played = watch(first)
+    first.train()
+    once = len(played)
     run = build(stage, resample=2, **settings)
+    jobs = watch(run)
     run.train()
     row = run.metrics.rows[0]
-    assert row["episodes"] == row["env_steps"] == len(jobs) - once > once == 8 * 4
+    assert row["episodes"] == row["env_steps"] == len(jobs) > once == 8 * 4
     assert row["episodes"] <= 3 * once
 
 
@@ -332,7 +337,6 @@ def test_faulty_episodes_are_no_examples() -> None:
 # -- where plans come from ---------------------------------------------------------------------
 
 SAY_A = Plan(goal="say", steps=(PlanStep(id=1, description="say a"),))
-DECODING = Decoding()
 
 
 def scripted(plans: Sequence[str], actions: Callable[[Conversation], str]) -> ScriptedModel:
@@ -346,11 +350,13 @@ def scripted(plans: Sequence[str], actions: Callable[[Conversation], str]) -> Sc
             spoken[id(conversation)] = next(said)
         return spoken[id(conversation)]
 
-    return ScriptedModel(say)
+    return ScriptedModel(say, BRIEF)
 
 
-def test_the_oracle_gives_its_plans(jobs: list[Job]) -> None:
-    build(replace_stage(EXECUTOR, iterations=1)).train()
+def test_the_oracle_gives_its_plans() -> None:
+    run = build(replace_stage(EXECUTOR, iterations=1))
+    jobs = watch(run)
+    run.train()
     assert all(isinstance(job.planner, OraclePlanner) for job in jobs)
 
 
@@ -358,10 +364,10 @@ def test_hindsight_gives_the_plan_of_a_success_and_none_where_there_was_none() -
     tasks = [letters(1, k=0), letters(1, k=1)]
     plans = ["1. say z", "no plan", "1. say b", "1. say c"] + ["1. say z"] * 4
     model = scripted(plans, lambda conversation: conversation.segments[1].text[-1])
-    source = sources.hindsight(model, Planner(BRIEF), Executor(BRIEF), Letters, DECODING, limits=Limits(turns=1))
+    source = sources.hindsight(Sampler(model, Letters, limits=Limits(turns=1)))
     first, second = source(tasks, 0)
     assert isinstance(first, FixedPlanner) and second is None
-    done = rollout([Job(tasks[0], first, Executor(BRIEF))], ScriptedModel(["b"]), Letters)[0]
+    done = Sampler(ScriptedModel(["b"]), Letters).run([Job(tasks[0], first, Executor(BRIEF))])[0]
     assert done.plan is not None and done.plan.steps[0].description == "say b"  # the first that succeeded
 
 
@@ -385,21 +391,29 @@ def test_hindsight_puts_what_was_done_before_a_revision_in_front_of_it() -> None
 def test_filtered_gives_the_first_plan_that_the_judge_passes() -> None:
     good, bad = "1. say a\n2. say a after 1", "1. dance"
     plans = [bad, "no plan", good, "1. say a"] + [bad] * 4
-    source = sources.filtered(scripted(plans, lambda c: "a"), Planner(BRIEF), Executor(BRIEF), Letters, DECODING)
+    sampler = Sampler(scripted(plans, lambda c: "a"), Letters)
+    source = sources.filtered(sampler, rules_judge(Letters))
     first, second = source([letters(2, k=0), letters(2, k=1)], 0)
     assert isinstance(first, FixedPlanner) and second is None
-    done = rollout([Job(TWO, first, Executor(BRIEF))], ScriptedModel(["a", "a"]), Letters)[0]
+    done = Sampler(ScriptedModel(["a", "a"]), Letters).run([Job(TWO, first, Executor(BRIEF))])[0]
     assert done.plan is not None and len(done.plan.steps) == 2
 
 
-def test_training_goes_on_when_a_source_has_no_plans(jobs: list[Job]) -> None:
-    run = build(replace_stage(EXECUTOR, plans="hindsight"))
+@pytest.mark.parametrize("plans", ["hindsight", "filtered"])
+@pytest.mark.parametrize("task", [TWO, letters(2, broken=True), Task(env="letters", params={"turns": "none"})], ids=str)
+def test_training_goes_on_when_a_source_has_no_plans(plans: PlanSourceName, task: Task) -> None:
+    """Also where environments fail; and environments that do not understand plans pass none."""
+
+    class Unaware(Letters):
+        serves = None  # type: ignore[assignment]
+
+    run = build(replace_stage(EXECUTOR, plans=plans), make_env=Unaware if task is TWO else Letters, tasks=[task])
     run.train()
-    assert [row["episodes"] for row in run.metrics.rows] == [0, 0] and not jobs
+    assert [row["episodes"] for row in run.metrics.rows] == [0, 0]
 
 
 @pytest.mark.parametrize(
-    ("revise", "own", "asked"),
+    ("named", "own", "asked"),
     [
         ("on_failure", None, []),
         ("every_turn", None, [ReplanKind.LOOK] * 2),
@@ -408,34 +422,30 @@ def test_training_goes_on_when_a_source_has_no_plans(jobs: list[Job]) -> None:
     ],
 )
 def test_plans_are_revised_as_the_settings_or_a_function_say(
-    revise: str, own: replan.ReplanPolicy | None, asked: list[ReplanKind], monkeypatch: pytest.MonkeyPatch
+    named: str, own: ReplanPolicy | None, asked: list[ReplanKind]
 ) -> None:
     """Also in episodes of hindsight and in demonstrations."""
-    played: list[Episode] = []
-    used: list[Any] = []
-
-    def watched(*given: Any, **options: Any) -> list[Episode]:
-        used.append(signature(rollout).bind(*given, **options).arguments["replan"])
-        played.extend(episodes := rollout(*given, **options))
-        return episodes
-
-    for module in (trainer, sources, warmstart):
-        monkeypatch.setattr(module, "rollout", watched)
-    settings = {"tasks": [letters(3)], "turns": 3, "revise": revise, "warm_start": 2}
+    settings = {"tasks": [letters(3)], "turns": 3, "replan": own, "warm_start": 2}
     stages = replace_stage(EXECUTOR, iterations=1), replace_stage(PLANNER, iterations=1, plans="hindsight")
-    run = replace(build(*stages, **settings), replan=own)
+    config = {"replan": named}
+    run = build(*stages, config=config, **settings)
+    assert run.sampler.replan is (own or replan.REPLAN_POLICIES[named])
+    played: list[Episode] = run.demonstrations.copy()
+    shown = len(played)
+    watch(run, played.extend)
     run.train()
-    assert used == [run.revise] * len(used) and len(used) >= 3  # demonstrations, hindsight, the stages' own
     with_plans = [e for e in played if e.plans and e.plans[0].plan and len(e.turns) == 3]
-    assert len(with_plans) >= 2
+    assert shown and len(with_plans) > 2 + shown
     assert all([r.reason.kind for r in e.plans if r.reason] == asked for e in with_plans)
 
 
-def test_a_plan_file_gives_its_tasks_and_their_plans(tmp_path: Path, jobs: list[Job]) -> None:
+def test_a_plan_file_gives_its_tasks_and_their_plans(tmp_path: Path) -> None:
     path = tmp_path / "plans.jsonl"
     tasks = [letters(1, k=k) for k in range(3)]
     path.write_text("".join(json.dumps({"task": t.model_dump(), "plan": "1. say a"}) + "\n" for t in tasks))
-    build(replace_stage(EXECUTOR, plans="file"), groups=12, group_size=2, plan_file=str(path)).train()
+    run = build(replace_stage(EXECUTOR, plans="file"), groups=12, group_size=2, plan_file=str(path))
+    jobs = watch(run)
+    run.train()
     assert {job.task.id for job in jobs} == {task.id for task in tasks}
     assert all(isinstance(job.planner, FixedPlanner) for job in jobs)
 
@@ -525,10 +535,12 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     assert [row["iteration"] for row in last.metrics.rows] == list(range(8))
 
 
-def test_a_finished_run_has_nothing_left_to_do(unbroken: tuple[str, Path], jobs: list[Job]) -> None:
+def test_a_finished_run_has_nothing_left_to_do(unbroken: tuple[str, Path]) -> None:
     mode, folder = unbroken
     before = files(folder)
-    build(*STAGES, model=random_model(mode, seed=1), folder=folder).train()
+    run = build(*STAGES, model=random_model(mode, seed=1), folder=folder)
+    jobs = watch(run)
+    run.train()
     assert not jobs and files(folder) == before
 
 

@@ -12,15 +12,16 @@ import trl.trainer.base_trainer
 from doubles import Letters, frozen, letters, random_model
 from torch import Tensor
 
-from hiplan.envs import make_env
+from hiplan.coordination import Limits
+from hiplan.env import EnvFactory
+from hiplan.envs import TaskSuite, make_env, train_mix
 from hiplan.errors import ConfigError
-from hiplan.evaluation import train_mix
 from hiplan.executors import Executor
 from hiplan.model import Decoding, ScriptedModel
 from hiplan.models.local import LocalModel
 from hiplan.planners import NoPlanner, Planner
 from hiplan.prompts import BRIEF, FULL, Prompts
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import ROLES, Conversation, Episode, Role
 from hiplan.training.batch import Row, batches, token_logprobs
@@ -36,9 +37,13 @@ def real_tasks(n: int) -> list[Task]:
     return [mix(rng) for _ in range(n)]
 
 
+def oracle(prompts: Prompts = BRIEF, make: EnvFactory = make_env, turns: int = 30) -> Sampler:
+    return Sampler(ScriptedModel([], prompts), make, limits=Limits(turns=turns))
+
+
 @pytest.fixture(scope="module")
 def demonstrations() -> list[Episode]:
-    return oracle_demonstrations(TASKS, BRIEF, Letters, no_plan=0.25)
+    return oracle_demonstrations(TASKS, oracle(BRIEF, Letters), no_plan=0.25)
 
 
 def nll(model: LocalModel, episodes: Sequence[Episode], role: Role) -> float:
@@ -46,7 +51,7 @@ def nll(model: LocalModel, episodes: Sequence[Episode], role: Role) -> float:
     total, count = 0.0, 0
     with model.weights.acting_as(role) as active, torch.no_grad():
         for ids, labels in demonstration_rows(model, episodes, role):
-            row = Row(ids, [label >= 0 for label in labels], [0.0] * len(ids), 0.0)
+            row = Row(ids, [label >= 0 for label in labels], [0.0] * len(ids), [0.0] * len(ids))
             (batch,) = batches([row], 10_000, torch.device("cpu"))
             total -= token_logprobs(active, batch)[batch.mask].sum().item()
             count += int(batch.mask.sum())
@@ -63,7 +68,7 @@ def adapters_changed(before: dict[str, Tensor], model: LocalModel) -> set[str]:
 @pytest.mark.parametrize("prompts", [BRIEF, FULL], ids=lambda p: p.name)
 def test_what_an_oracle_is_written_down_as_is_what_a_model_would_have_written(prompts: Prompts) -> None:
     """The language-model planner and executor, told to say the same, leave the same conversations and episodes."""
-    demonstrations = oracle_demonstrations(real_tasks(24), prompts, make_env, no_plan=0.25)
+    demonstrations = oracle_demonstrations(real_tasks(24), oracle(prompts), no_plan=0.25)
     assert any(len(e.plans) > 1 for e in demonstrations)  # some plans were revised
     for shown in demonstrations:
 
@@ -72,7 +77,7 @@ def test_what_an_oracle_is_written_down_as_is_what_a_model_would_have_written(pr
 
         planner = Planner(prompts) if "planner" in shown.conversations else NoPlanner()
         job = Job(shown.task, planner, Executor(prompts))
-        (spoken,) = rollout([job], ScriptedModel(say), make_env)
+        (spoken,) = Sampler(ScriptedModel(say), make_env).run([job])
         for role in ROLES:
             mine, theirs = (e.conversations.get(role) for e in (shown, spoken))
             assert (mine and mine.segments) == (theirs and theirs.segments)
@@ -84,11 +89,11 @@ def test_what_an_oracle_is_written_down_as_is_what_a_model_would_have_written(pr
 
 def test_demonstrations_are_successes_and_some_have_no_plan() -> None:
     tasks = real_tasks(20)
-    episodes = oracle_demonstrations(tasks, BRIEF, make_env, no_plan=0.25)
+    episodes = oracle_demonstrations(tasks, oracle(), no_plan=0.25)
     assert len(episodes) > 15 and all(e.success for e in episodes)
     bare = [e.task for e in episodes if "planner" not in e.conversations]
     assert {task.id for task in bare} <= {tasks[i].id for i in (3, 7, 11, 15, 19)}
-    assert all("planner" in e.conversations for e in oracle_demonstrations(tasks, BRIEF, make_env, no_plan=0.0))
+    assert all("planner" in e.conversations for e in oracle_demonstrations(tasks, oracle(), no_plan=0.0))
 
 
 def test_an_environment_without_an_oracle_is_refused() -> None:
@@ -97,7 +102,9 @@ def test_an_environment_without_an_oracle_is_refused() -> None:
         oracle_action = None  # type: ignore[assignment]
 
     with pytest.raises(ConfigError, match=r"solved none of 8 tasks \(environments: letters\)"):
-        oracle_demonstrations(TASKS, BRIEF, Blind)
+        oracle_demonstrations(TASKS, oracle(BRIEF, Blind))
+    with pytest.raises(ConfigError, match="solved none of 4 tasks within 1 turns; raise turns"):
+        oracle_demonstrations([letters(2)] * 4, oracle(BRIEF, Letters, turns=1))
 
 
 # -- rows --------------------------------------------------------------------------------------
@@ -105,7 +112,7 @@ def test_an_environment_without_an_oracle_is_refused() -> None:
 
 def test_rows_of_text_are_those_of_the_chat_template(demonstrations: list[Episode]) -> None:
     model = random_model(window=4096)
-    shown = demonstrations + oracle_demonstrations(real_tasks(6), BRIEF, make_env)
+    shown = demonstrations + oracle_demonstrations(real_tasks(6), oracle())
     for conversation in (c for e in shown for c in e.conversations.values()):
         rendered = model.sides["executor"].tokenizer.apply_chat_template(
             [{"role": s.author, "content": s.text} for s in conversation.segments],
@@ -119,9 +126,9 @@ def test_rows_of_text_are_those_of_the_chat_template(demonstrations: list[Episod
 def test_rows_of_sampled_conversations_keep_their_tokens() -> None:
     model = random_model()
     jobs = [Job(task, Planner(BRIEF), Executor(BRIEF), k) for k, task in enumerate(TASKS)]
-    for episode in rollout(jobs, model, Letters, Decoding(1.0, 5, 3)):
+    for episode in Sampler(model, Letters, Decoding(1.0, 5, 3)).run(jobs):
         for conversation in episode.conversations.values():
-            (recorded,) = Row.of(conversation, 0.0)
+            (recorded,) = Row.of(conversation)
             assert model.sides["executor"].codec.row(conversation) == (recorded.ids, recorded.trained)
 
 
@@ -198,7 +205,7 @@ def test_what_was_taught_is_what_is_sampled(demonstrations: list[Episode]) -> No
     jobs = [Job(task, NoPlanner(), Executor(BRIEF), k) for k, task in enumerate(TASKS)]
 
     def as_taught() -> float:
-        played = rollout(jobs, model, Letters, Decoding(0.0, 5, 3))
+        played = Sampler(model, Letters, Decoding(0.0, 5, 3)).run(jobs)
         return sum(all(turn.action == "a" for turn in e.turns) for e in played) / len(jobs)
 
     before = as_taught()
@@ -229,7 +236,7 @@ def test_a_warm_start_leaves_nothing_behind(
     environment = dict(os.environ)
     stage = Stage(name="executor", trains=("executor",), plans="none", iterations=1)
     config = TrainConfig(stages=(stage,), groups=2, group_size=2, action_tokens=2, turns=1)
-    trainer = ProgressiveTrainer(model, lambda rng: letters(1), Letters, config)
+    trainer = ProgressiveTrainer(model, TaskSuite("letters", Letters, lambda rng: letters(1)), config=config)
     peft = model.weights.bodies[0].model
     base = peft.get_base_model()
     forward, active = base.forward, list(peft.active_adapters)

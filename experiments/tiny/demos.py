@@ -20,7 +20,7 @@ from hiplan.plan import Plan, PlanRevision, PlanStep, ReplanReason
 from hiplan.planners import NoPlanner
 from hiplan.planners.simple import renumber
 from hiplan.prompts import BRIEF, KEEP
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode, Kind
 
@@ -230,7 +230,7 @@ def demonstrate(seed: int, mix: Mix, task: Task | None = None) -> Episode:
     planner = DemoPlanner(env, rng, mix) if planned else NoPlanner()
     limits = Limits(turns=0) if planned and rng.random() < mix.plan_only else Limits()
     job = Job(task, planner, DemoExecutor(env, rng, mix, planned))
-    episode = rollout([job], ScriptedModel([]), lambda _: env, limits=limits)[0]
+    episode = Sampler(ScriptedModel([]), lambda _: env, limits=limits).run([job])[0]
     if episode.error:
         raise RuntimeError(f"demonstration {seed} failed: {episode.error}")
     return episode

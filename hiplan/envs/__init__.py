@@ -1,19 +1,32 @@
-"""Embedded environments: ``crafting`` and ``household``; ``make_env(task)`` builds by ``task.env``."""
+"""Embedded environments: ``crafting`` and ``household``, with task distributions and panels.
 
-from hiplan.env import EnvFactory, Environment
+``make_env(task)`` builds by ``task.env``. A user's own environment comes as a ``TaskSuite``.
+"""
+
 from hiplan.envs.crafting import Crafting
 from hiplan.envs.household import Household
-from hiplan.errors import TaskError
-from hiplan.task import Task
+from hiplan.envs.tasks import (
+    ENVIRONMENTS,
+    Panel,
+    TaskMix,
+    TaskSuite,
+    fresh_panel,
+    make_env,
+    shipped_panel,
+    suite,
+    train_mix,
+)
 
-__all__ = ["ENVIRONMENTS", "Crafting", "Household", "make_env"]
-
-ENVIRONMENTS: dict[str, EnvFactory] = {"crafting": Crafting, "household": Household}
-
-
-def make_env(task: Task) -> Environment:
-    """Build the environment a task names. Raises ``TaskError`` for an unknown name or bad parameters."""
-    factory = ENVIRONMENTS.get(task.env)
-    if factory is None:
-        raise TaskError(f"no environment is called {task.env!r}; expected one of {', '.join(sorted(ENVIRONMENTS))}")
-    return factory(task)
+__all__ = [
+    "ENVIRONMENTS",
+    "Crafting",
+    "Household",
+    "Panel",
+    "TaskMix",
+    "TaskSuite",
+    "fresh_panel",
+    "make_env",
+    "shipped_panel",
+    "suite",
+    "train_mix",
+]

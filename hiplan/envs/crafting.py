@@ -73,7 +73,7 @@ class Crafting:
     """See the module. Also an ``Oracle`` and ``PlanAware``: plan steps read ``make X`` or ``get N X``."""
 
     def __init__(self, task: Task) -> None:
-        self.reset(task)
+        """``reset`` builds the task's world."""
 
     def reset(self, task: Task) -> str:
         self.recipes, self.goal, self._kinds, lines = _build(task)

@@ -63,7 +63,7 @@ class Household:
     """See the module. Also an ``Oracle`` and ``PlanAware``."""
 
     def __init__(self, task: Task) -> None:
-        self.reset(task)
+        """``reset`` builds the task's world."""
 
     def reset(self, task: Task) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Evaluation: task panels, the statistics shown with every figure, and diagnostics of plan following."""
+"""Evaluation: measuring an agent on tasks, the statistics of every figure, and diagnostics of plan following."""
 
 from hiplan.evaluation.diagnostics import (
     ByRole,
@@ -14,7 +14,6 @@ from hiplan.evaluation.diagnostics import (
     swapped,
 )
 from hiplan.evaluation.evaluate import TEMPERATURES, Cell, EvalResult, evaluate
-from hiplan.evaluation.panels import Panel, TaskMix, fresh_panel, shipped_panel, train_mix
 from hiplan.evaluation.statistics import paired, t_interval, wilson
 
 __all__ = [
@@ -22,23 +21,18 @@ __all__ = [
     "ByRole",
     "Cell",
     "EvalResult",
-    "Panel",
-    "TaskMix",
     "correlation",
     "cost",
     "cross_play",
     "deviations",
     "evaluate",
-    "fresh_panel",
     "judged",
     "overlap",
     "paired",
     "paraphrased",
     "plan_reliance",
     "reliance",
-    "shipped_panel",
     "swapped",
     "t_interval",
-    "train_mix",
     "wilson",
 ]

@@ -10,20 +10,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
-from hiplan.coordination import Limits, PlanGraph, ReplanPolicy, Submission, Unjudged, rules_judge
-from hiplan.coordination.adherence import carried
+from hiplan.coordination import Submission, Tracker, Unjudged, rules_judge
 from hiplan.coordination.matching import SYNONYM_GROUPS
 from hiplan.env import EnvFactory
 from hiplan.evaluation.evaluate import Cell, EvalResult, evaluate
-from hiplan.executors import Executor
-from hiplan.model import Completion, Decoding, Model, Request
+from hiplan.model import Completion, Model, Request
 from hiplan.plan import Plan
-from hiplan.planners import GivenPlans, NoPlanner, OraclePlanner, Planner, PlannerProtocol
-from hiplan.prompts import FULL, Prompts
+from hiplan.planners import GivenPlans, NoPlanner, OraclePlanner, PlannerProtocol
+from hiplan.sampler import Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode, Role, Verdict
 
@@ -39,15 +37,7 @@ CONDITIONS: dict[str, str] = {
 
 
 def reliance(
-    model: Model,
-    tasks: Sequence[Task],
-    make_env: EnvFactory,
-    decoding: Decoding,
-    *,
-    seed: int = 0,
-    replan: ReplanPolicy | None = None,
-    limits: Limits | None = None,
-    reword: Callable[[Plan], Plan] | None = None,
+    sampler: Sampler, tasks: Sequence[Task], *, seed: int = 0, reword: Callable[[Plan], Plan] | None = None
 ) -> dict[str, EvalResult]:
     """The same executor on the same tasks under each of ``CONDITIONS``, tasks in order.
 
@@ -57,13 +47,12 @@ def reliance(
     out. Seeds go with tasks, but actions are drawn alike under two conditions only when decoding is greedy.
     ``reword``: default ``paraphrased``.
     """
-    prompts = getattr(model, "prompts", FULL)
 
     def play(planners: Mapping[str, PlannerProtocol]) -> dict[str, EvalResult]:
-        cells = [Cell(tasks, planner, Executor(prompts), decoding) for planner in planners.values()]
-        return dict(zip(planners, evaluate(model, cells, make_env, seed, replan, limits), strict=True))
+        cells = [Cell(tasks, planner, sampler.executor, sampler.decoding) for planner in planners.values()]
+        return dict(zip(planners, evaluate(sampler, cells, seed), strict=True))
 
-    live = play({"own": Planner(prompts), "none": NoPlanner(), "oracle": OraclePlanner()})
+    live = play({"own": sampler.planner, "none": NoPlanner(), "oracle": OraclePlanner()})
     own, oracle = first_plans(live["own"].episodes), first_plans(live["oracle"].episodes)
     given = {
         "own, fixed": own,
@@ -118,18 +107,12 @@ def plan_reliance(own: float, swapped: float) -> float:
     return (own - swapped) / own if own > 0 else math.nan
 
 
-class ByRole:
+class ByRole(Model):
     """Two models as one: the first answers as planner, the second as executor."""
 
     def __init__(self, planner: Model, executor: Model) -> None:
         self._models: dict[Role, Model] = {"planner": planner, "executor": executor}
-
-    @property
-    def prompts(self) -> Prompts:
-        """Each role's own; default: those for general instruction models."""
-        ours, theirs = (getattr(model, "prompts", FULL) for model in self._models.values())
-        both: Prompts = ours.with_executor_of(theirs)
-        return both
+        self.prompts = planner.prompts.with_executor_of(executor.prompts)
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         return self._models[requests[0].role].complete(requests) if requests else []
@@ -137,31 +120,20 @@ class ByRole:
     def release(self) -> None:
         """Free the caches of both."""
         for model in self._models.values():
-            if hasattr(model, "release"):
-                model.release()
+            model.release()
 
 
-def cross_play(
-    models: Sequence[Model],
-    tasks: Sequence[Task],
-    make_env: EnvFactory,
-    decoding: Decoding,
-    *,
-    seed: int = 0,
-    replan: ReplanPolicy | None = None,
-    limits: Limits | None = None,
-) -> list[list[EvalResult]]:
-    """``result[i][j]``: the planner of model ``i`` with the executor of model ``j``.
+def cross_play(samplers: Sequence[Sampler], tasks: Sequence[Task], *, seed: int = 0) -> list[list[EvalResult]]:
+    """``result[i][j]``: the planner of sampler ``i``'s model with the executor of ``j``'s; all else is as in ``i``.
 
     Roles that only understand each other (a private code) do well on the diagonal alone.
     """
     rows = []
-    for first in models:
+    for first in samplers:
         row = []
-        for second in models:
-            model = ByRole(first, second)
-            cell = Cell(tasks, Planner(model.prompts), Executor(model.prompts), decoding)
-            row += evaluate(model, [cell], make_env, seed, replan, limits)
+        for second in samplers:
+            both = replace(first, model=ByRole(first.model, second.model))
+            row += evaluate(both, [Cell(tasks, both.planner, both.executor, both.decoding)], seed)
         rows.append(row)
     return rows
 
@@ -172,10 +144,10 @@ def overlap(episode: Episode) -> float | None:
     1 where each action is written in some step; ``None`` without an action under a plan.
     """
     shares = []
-    for index, record in enumerate(episode.plans):
-        following = episode.plans[index + 1].turn if index + 1 < len(episode.plans) else None
-        steps = [set(step.description.lower().split()) for step in record.plan.steps] if record.plan else []
-        for turn in episode.turns[record.turn : following] if steps else ():
+    for phase in episode.phases():
+        plan = phase.record.plan
+        steps = [set(step.description.lower().split()) for step in plan.steps] if plan else []
+        for turn in phase.turns if steps else ():
             if words := turn.action.lower().split():
                 shares.append(max(sum(word in step for word in words) for step in steps) / len(words))
     return fmean(shares) if shares else None
@@ -228,18 +200,12 @@ def deviations(episodes: Sequence[Episode]) -> Counter[tuple[int, Verdict]]:
     """Actions by the place in the plan (from 1) of the step whose turn it was, and by verdict."""
     found: Counter[tuple[int, Verdict]] = Counter()
     for episode in episodes:
-        plan: Plan | None = None
-        done: set[int] = set()
-        for index, record in enumerate(episode.plans):
-            if not record.kept:
-                done, plan = carried(plan, record.plan, done), record.plan
-            following = episode.plans[index + 1].turn if index + 1 < len(episode.plans) else None
-            if plan is None:
-                continue
-            graph, place = PlanGraph(plan), {step.id: n for n, step in enumerate(plan.steps, 1)}
-            for turn in episode.turns[record.turn : following]:
+        tracker = Tracker(None)
+        for phase in episode.phases():
+            tracker.revise(phase.record)
+            place = {step.id: n for n, step in enumerate(tracker.plan.steps, 1)} if tracker.plan else {}
+            for turn in phase.turns:
                 if turn.verdict is not None:
-                    turn_of = graph.next(done)
-                    found[USED_UP if turn_of is None else place[turn_of], turn.verdict] += 1
-                done |= set(turn.done)
+                    found[place[tracker.ready()[0]] if tracker.ready() else USED_UP, turn.verdict] += 1
+                tracker.recall(turn)
     return found

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hiplan.coordination import Limits, ReplanPolicy
 from hiplan.coordination.adherence import adherence, scores
-from hiplan.env import EnvFactory
 from hiplan.evaluation.statistics import wilson
 from hiplan.executors import ExecutorProtocol
-from hiplan.model import Decoding, Model, derive_seed
+from hiplan.model import Decoding, derive_seed
 from hiplan.planners import PlannerProtocol
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode
 
 BATCH = 64  # episodes at once: their caches take memory
 TEMPERATURES: dict[str, float] = {"greedy": 0.0, "t0.3": 0.3, "t0.7": 0.7, "t1.0": 1.0}
-
-
-Play = Callable[[Sequence[Job]], list[Episode]]
-Share = Callable[[Sequence[Job], Play], list[Episode]]
 
 
 @dataclass(frozen=True)
@@ -69,19 +63,11 @@ class Cell:
 
 
 def evaluate(
-    model: Model,
-    cells: Sequence[Cell],
-    make_env: EnvFactory,
-    seed: int = 0,
-    replan: ReplanPolicy | None = None,
-    limits: Limits | None = None,
-    on_done: Callable[[Episode], None] | None = None,
-    share: Share | None = None,
+    sampler: Sampler, cells: Sequence[Cell], seed: int = 0, on_done: Callable[[Episode], None] | None = None
 ) -> list[EvalResult]:
     """One episode per task of every cell, ``BATCH`` at a time; the same seed gives the same episodes.
 
-    Cells share the seed of a task, so that they can be compared pairwise. ``share``: has the jobs played by several
-    processes (``hiplan.training.processes.play_together``).
+    Cells share the seed of a task, so that they can be compared pairwise.
     """
     jobs = [
         Job(task, cell.planner, cell.executor, derive_seed("evaluate", seed, task.id), cell.decoding)
@@ -89,9 +75,5 @@ def evaluate(
         for task in cell.tasks
     ]
     parts = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
-
-    def play(mine: Sequence[Job]) -> list[Episode]:
-        return rollout(mine, model, make_env, None, replan, limits, on_done)
-
-    episodes = iter([e for part in parts for e in (share(part, play) if share else play(part))])
+    episodes = iter([episode for part in parts for episode in sampler.run(part, on_done)])
     return [EvalResult([next(episodes) for _ in cell.tasks]) for cell in cells]

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from hiplan.errors import ConfigError, EndpointError
-from hiplan.model import Completion, Request
+from hiplan.model import Completion, Model, Request
 from hiplan.prompts import FULL, Prompts
 from hiplan.trace import Conversation
 
@@ -210,7 +210,7 @@ class Endpoint:
             )
 
 
-class ApiModel:
+class ApiModel(Model):
     """A ``Model`` behind an endpoint: ``Agent(ApiModel(Endpoint("http://localhost:8000/v1", "my-model")))``.
 
     ``prompts``: what the roles are told. ``system_turn``: False for families without one; the system's words then stand

@@ -94,6 +94,7 @@ class LocalModel:
     def __init__(self, weights: RoleWeights, sides: Mapping[Role, Side], prompts: Prompts = FULL) -> None:
         self.weights, self.sides, self.prompts = weights, dict(sides), prompts
         self.keep_reasoning = True
+        self.base = ""  # the name it was loaded by
         self.loaded_with: dict[str, Any] = {}  # how the base was read, for whoever loads it again
         self.usage = Usage()
         self._stores: dict[tuple[str, ...], tuple[tuple[int, ...], KVStore]] = {}
@@ -128,6 +129,7 @@ class LocalModel:
         }
         model = LocalModel(roles, sides, prompts or planner.prompts.with_executor_of(executor.prompts))
         model.keep_reasoning = keep_reasoning
+        model.base = name
         model.loaded_with = {"dtype": dtype, "window": window, "keep_reasoning": keep_reasoning}
         return model
 

@@ -14,7 +14,7 @@ from hiplan.models.settings import LoraSettings, WeightsConfig
 from hiplan.trace import Role
 
 
-def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any], write: bool = True) -> None:
+def save_stage(model: LocalModel, folder: Path, about: dict[str, Any], write: bool = True) -> None:
     """Write ``folder`` in one step: one PEFT adapter folder per set of weights, and ``stage.json``.
 
     ``write``: false in all but one of several processes.
@@ -27,7 +27,8 @@ def save_stage(model: LocalModel, folder: Path, base: str, about: dict[str, Any]
     if not write:
         return
     weights = model.weights.config.model_dump(mode="json")
-    known = {"base": base, "loaded_with": model.loaded_with, "weights": weights, "about": about}
+    about = about | {"prompts": model.prompts.name}
+    known = {"base": model.base, "loaded_with": model.loaded_with, "weights": weights, "about": about}
     (beside / "stage.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
     if folder.exists():
         shutil.rmtree(folder)

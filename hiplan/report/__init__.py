@@ -3,7 +3,6 @@
 from hiplan.report.curves import draw_curves
 from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
-from hiplan.report.states import step_states
 from hiplan.report.tables import markdown_table, results_table
 from hiplan.report.transcript import print_transcript, transcript
 
@@ -13,7 +12,6 @@ __all__ = [
     "markdown_table",
     "print_transcript",
     "results_table",
-    "step_states",
     "transcript",
     "write_report",
 ]

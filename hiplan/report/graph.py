@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from hiplan.coordination import PlanGraph
 from hiplan.coordination.graph import MARKS
+from hiplan.coordination.states import step_states
 from hiplan.plan import Plan, PlanDiff, ReplanReason, StepStatus, diff
-from hiplan.report.states import step_states
 from hiplan.report.transcript import REASONS, clean, title
 from hiplan.trace import Episode
 

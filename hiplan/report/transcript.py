@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from hiplan.coordination import Scores, scores
+from hiplan.coordination.states import step_states
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason, StepStatus, diff
-from hiplan.report.states import step_states
 from hiplan.trace import Episode, PlanRecord, Segment, Turn, Verdict
 
 Style = Literal["plain", "strong", "dim", "action", "good", "warn", "bad", "new"]

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
 from hiplan.coordination import Candidates, Limits, ReplanPolicy, by_executor, by_judge, by_rehearsal, replan
 from hiplan.coordination.candidates import Choose
 from hiplan.envs import make_env
+from hiplan.envs.tasks import PanelName
 from hiplan.errors import ConfigError
 from hiplan.evaluation import (
     TEMPERATURES,
@@ -33,15 +34,14 @@ from hiplan.evaluation import (
 )  # fmt: skip
 from hiplan.evaluation import Cell as Measured
 from hiplan.executors import Executor
-from hiplan.model import Decoding
-from hiplan.models.stages import load_stage
+from hiplan.loading import load_agent, stage_facts
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import Prompts
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
 from hiplan.runs.cells import Cell, run_cells
-from hiplan.runs.job import PANELS, costs, panels
-from hiplan.runs.measure import as_trained
+from hiplan.runs.job import costs
+from hiplan.runs.measure import PANELS, as_trained, panels
 from hiplan.runs.settings import read_run
 from hiplan.runs.tables import (
     AFTER,
@@ -52,6 +52,7 @@ from hiplan.runs.tables import (
     policy_section,
     reliance_sections,
 )  # fmt: skip
+from hiplan.sampler import Sampler
 from hiplan.task import Task
 
 
@@ -88,7 +89,7 @@ class Run:
         """What else its episodes depend on: the base and how it is read, tasks, turns, tokens, revisions."""
         known = json.loads((self.stage / "stage.json").read_text())
         about = {key: known["about"].get(key) for key in ("env", "eval_turns")}
-        about["revise"] = known["about"].get("revise", "on_failure")  # what stages that do not say it had
+        about["replan"] = known["about"].get("replan", known["about"].get("revise", "on_failure"))  # as older ones say
         decoding = known["about"].get("decoding") or {}
         about |= {key: decoding.get(key) for key in ("plan_tokens", "action_tokens")}
         return {key: known.get(key) for key in ("base", "loaded_with")} | about
@@ -116,12 +117,11 @@ class Setting:
     decoding: str
     seed: int = 0
 
-    def of(self, stage: str) -> tuple[Sequence[Task], Decoding, ReplanPolicy, Limits, str]:
-        """Tasks, decoding, when plans are revised, limits, and the panel's hash, as the stage was trained for."""
-        config = as_trained(Path(stage), panel_tasks=self.tasks)
-        panel = panels(config)[self.panel]
-        decoding, limits = config.train.decoding(TEMPERATURES[self.decoding]), Limits(turns=config.eval_turns)
-        return panel.tasks, decoding, replan.REPLAN_POLICIES[config.train.revise], limits, panel.hash
+    def of(self, stage: str, trained: bool = True) -> tuple[Sampler, Sequence[Task], str]:
+        """The stage as it was trained for, tasks, and the panel's hash."""
+        agent = load_agent(stage, temperature=TEMPERATURES[self.decoding], trained=trained)
+        panel = panels(as_trained(stage_facts(Path(stage)), panel_tasks=self.tasks))[cast(PanelName, self.panel)]
+        return agent.sampler, panel.tasks, panel.hash
 
 
 # -- cells --------------------------------------------------------------------------------------
@@ -129,9 +129,8 @@ class Setting:
 
 def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str, Any]:
     """One model under every condition."""
-    tasks, decoding, revise, limits, panel = Setting(**setting).of(stage)
-    model = load_stage(Path(stage), when == AFTER)
-    results = reliance(model, tasks, make_env, decoding, seed=setting["seed"], replan=revise, limits=limits)
+    sampler, tasks, panel = Setting(**setting).of(stage, when == AFTER)
+    results = reliance(sampler, tasks, seed=setting["seed"])
     own = results["own"].episodes
     shares = [share for e in own if (share := overlap(e)) is not None]
     return {
@@ -153,9 +152,9 @@ def reliance_cell(run: Run, when: str, setting: Setting, folder: Path) -> Cell:
 
 def measure_cross_play(stages: list[str], setting: dict[str, Any]) -> dict[str, Any]:
     """Every planner with every executor."""
-    tasks, decoding, revise, limits, panel = Setting(**setting).of(stages[0])
-    models = [load_stage(Path(stage)) for stage in stages]
-    rows = cross_play(models, tasks, make_env, decoding, seed=setting["seed"], replan=revise, limits=limits)
+    known = [Setting(**setting).of(stage) for stage in stages]
+    _, tasks, panel = known[0]
+    rows = cross_play([sampler for sampler, _, _ in known], tasks, seed=setting["seed"])
     return {"panel": panel, "matrix": [[described(result) for result in row] for row in rows]}
 
 
@@ -167,7 +166,7 @@ def described(result: EvalResult) -> dict[str, Any]:
         "solved": "".join("01"[e.success] for e in result.episodes),
         "adherence": result.adherence,
         "coverage": result.coverage,
-        "revisions": fmean(sum(not r.kept and r.plan is not None for r in e.plans[1:]) for e in result.episodes),
+        "revisions": fmean(e.revisions() for e in result.episodes),
     }
 
 
@@ -209,11 +208,10 @@ WAYS: dict[str, Way] = {
 
 def measure_way(stage: str, way: str, setting: dict[str, Any]) -> dict[str, Any]:
     """One way of revising or choosing."""
-    tasks, decoding, _, limits, panel = Setting(**setting).of(stage)
-    model = load_stage(Path(stage))
-    planner, when = WAYS[way](model.prompts, limits)
-    cell = Measured(tasks, planner, Executor(model.prompts), decoding)
-    (result,) = evaluate(model, [cell], make_env, setting["seed"], when, limits)
+    sampler, tasks, panel = Setting(**setting).of(stage)
+    planner, when = WAYS[way](sampler.model.prompts, sampler.limits)
+    sampler = replace(sampler, replan=when)
+    (result,) = evaluate(sampler, [Measured(tasks, planner, sampler.executor, sampler.decoding)], setting["seed"])
     return {"panel": panel, "result": described(result)}
 
 

@@ -72,7 +72,7 @@ def needs(settings: RunConfig) -> Table:
     lines["activations of an update"] = tokens * hidden * kept * size / 2
     lines["logits of an update"] = 3 * 4 * tokens * text.vocab_size
     episodes, turns = max(config.groups * config.group_size, BATCH), max(config.turns, settings.eval_turns)
-    plans = {"never": 1, "on_failure": 9}.get(config.revise, turns)  # the most, each with its question
+    plans = {"never": 1, "on_failure": 9}.get(config.replan, turns)  # the most, each with its question
     for role, shape, length in (
         ("planner", shapes[0], 512 + plans * (config.plan_tokens + 128)),
         ("executor", shapes[-1], 512 + turns * (config.action_tokens + 64)),

@@ -41,7 +41,7 @@ def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> Non
     about = json.loads((checkpoint / "stage.json").read_text())
     other = LocalModel.load(about["base"], config, **about.get("loaded_with", {}))
     other.weights.load_state(other.weights.state() | state)
-    save_stage(other, out, about["base"], about["about"] | {"converted_from": model.weights.config.mode})
+    save_stage(other, out, about["about"] | {"converted_from": model.weights.config.mode})
 
 
 def _empty(out: Path) -> None:

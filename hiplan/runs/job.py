@@ -21,39 +21,22 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from hiplan.coordination import Limits
-from hiplan.envs import make_env
 from hiplan.errors import ConfigError
-from hiplan.evaluation import (
-    TEMPERATURES,
-    Cell,
-    EvalResult,
-    Panel,
-    cost,
-    evaluate,
-    fresh_panel,
-    shipped_panel,
-    train_mix,
-)  # fmt: skip
-from hiplan.evaluation.panels import PanelName
-from hiplan.executors import Executor
+from hiplan.evaluation import EvalResult, cost
 from hiplan.models.local import LocalModel
-from hiplan.models.stages import save_stage
 from hiplan.models.weights import RoleWeights
-from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.report.curves import draw_curves
 from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
 from hiplan.runs.cells import COLUMNS
+from hiplan.runs.measure import measure_agents, measuring, panels
 from hiplan.runs.settings import RunConfig
 from hiplan.trace import ROLES, Episode
+from hiplan.training.algorithm import build
 from hiplan.training.checkpoint import write_text
 from hiplan.training.config import Stage
 from hiplan.training.trainer import ProgressiveTrainer
-
-AGENTS = ("plan", "none")
-PANELS: tuple[PanelName, ...] = ("train", "dev", "heldout")
 
 
 class Job:
@@ -63,12 +46,15 @@ class Job:
         torch.set_num_threads(config.threads)
         self.config, self.out, self.console = config, out, console
         self.panels = panels(config)
+        algorithm = build(config.train.algorithm)  # a wrong name is told before the model is loaded
         self.model = load(config)
         out.mkdir(parents=True, exist_ok=True)
         self.trainer = ProgressiveTrainer(
-            self.model, train_mix(config.env), make_env, config.train, config.seed, out,
+            self.model, config.env, config=config.train, seed=config.seed, output_dir=out, resume=True,
             on_iteration=self._show_iteration, on_stage_end=self._end_stage,
+            algorithm=algorithm, about={"env": config.env, "eval_turns": config.eval_turns},
         )  # fmt: skip
+        self.sampler = measuring(config, self.trainer.sampler)
         self._progress: Progress | None = None
         self.first = self.trainer.accelerator.is_main_process  # of several processes, the one that writes
         if not self.first:
@@ -110,19 +96,9 @@ class Job:
         self._say(f"{stage}: best decoding on {len(dev)} dev tasks: {chosen}")
 
     def _evaluate(self, cells: Sequence[tuple[str, str, str]]) -> list[EvalResult]:
-        planner: dict[str, PlannerProtocol] = {"plan": Planner(self.model.prompts), "none": NoPlanner()}
-        executor, decode = Executor(self.model.prompts), self.config.train.decoding
-        return evaluate(
-            self.model,
-            [
-                Cell(self.panels[panel].tasks, planner[agent], executor, decode(TEMPERATURES[d]))
-                for agent, d, panel in cells
-            ],
-            make_env,
-            replan=self.trainer.revise,
-            limits=Limits(turns=self.config.eval_turns),
-            share=self.trainer.play,
-        )
+        """Agent, decoding and panel of each cell."""
+        known = [(agent, decoding, self.panels[panel].tasks) for agent, decoding, panel in cells]
+        return measure_agents(self.config, self.sampler, known)
 
     def _record(self, stage: str, agent: str, decoding: str, panel: str, result: EvalResult) -> None:
         low, high = result.interval
@@ -150,7 +126,7 @@ class Job:
         """A few transcripts: revised and solved ones first, then failures."""
         if not self.first:
             return
-        ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, revisions(e)), e.task.id))
+        ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, e.revisions()), e.task.id))
         picked = [*ranked[:4], *[e for e in ranked if not e.success][:2]]
         path = self.out / "transcripts.jsonl"
         known = path.read_text().split("\n")[:-1] if path.is_file() else []
@@ -160,11 +136,6 @@ class Job:
     # -- training ----------------------------------------------------------------------------
 
     def _end_stage(self, stage: Stage) -> None:
-        folder = self.out / "stages" / stage.name
-        about = {"stage": stage.name, "seed": self.config.seed, "env": self.config.env}
-        about |= {"eval_turns": self.config.eval_turns, "decoding": vars(self.config.train.decoding())}
-        about |= {"revise": self.config.train.revise}
-        save_stage(self.model, folder, self.config.model, about, write=self.first)
         if stage is self.config.train.stages[-1]:
             return  # the whole measuring follows
         name = self.config.decodings[0]
@@ -215,7 +186,7 @@ class Job:
         samples = self.out / "transcripts.jsonl"
         if samples.is_file():
             episodes = [Episode.from_json(line) for line in samples.read_text().split("\n") if line]
-            draw_plan(max(episodes, key=lambda e: (e.success, min(3, revisions(e)))), self.out / "plan_graph.png")
+            draw_plan(max(episodes, key=lambda e: (e.success, min(3, e.revisions()))), self.out / "plan_graph.png")
         seconds = [json.loads(line) for line in (self.out / "times.jsonl").read_text().splitlines()]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         spent = {"wall_s": seconds[-1]["elapsed_s"] if seconds else 0, "memory_mb": memory}
@@ -229,26 +200,6 @@ def costs(result: EvalResult) -> dict[str, float]:
     """Means over episodes: model calls, tokens read and written."""
     every = [cost(e) for e in result.episodes]
     return {key: fmean(getattr(c, key) for c in every) for key in ("calls", "read", "written")}
-
-
-def revisions(episode: Episode) -> int:
-    """How often the plan was changed."""
-    return sum(record.plan is not None and not record.kept for record in episode.plans[1:])
-
-
-def panels(config: RunConfig) -> dict[str, Panel]:
-    """The three panels of a run: shipped, or fresh from ``panel_seed``, maybe cut short."""
-    out: dict[str, Panel] = {}
-    for name in PANELS:
-        if config.panel_seed is None:
-            panel = shipped_panel(name, config.env)
-        else:
-            panel = fresh_panel(name, config.panel_seed, config.env)
-        if config.panel_tasks is not None:
-            step = max(1, len(panel.tasks) // config.panel_tasks)
-            panel = Panel(name=f"{panel.name}-{config.panel_tasks}", tasks=panel.tasks[::step][: config.panel_tasks])
-        out[name] = panel
-    return out
 
 
 def load(config: RunConfig) -> LocalModel:

@@ -1,28 +1,63 @@
-"""Measuring and playing a trained stage outside its run."""
+"""Measuring and playing: one protocol for a run, for its stages, and for studies."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from rich.console import Console
 
 from hiplan.agent import Agent
 from hiplan.coordination import Limits
-from hiplan.coordination.replan import REPLAN_POLICIES
-from hiplan.envs import make_env
+from hiplan.envs import Panel, fresh_panel, shipped_panel
+from hiplan.envs.tasks import EnvName, PanelName
 from hiplan.errors import ConfigError
-from hiplan.evaluation import TEMPERATURES, Cell, evaluate
-from hiplan.evaluation.panels import EnvName
-from hiplan.executors import Executor
-from hiplan.loading import load_model
-from hiplan.planners import NoPlanner, Planner, PlannerProtocol
+from hiplan.evaluation import TEMPERATURES, Cell, EvalResult, evaluate
+from hiplan.loading import load_agent, load_model, stage_facts
+from hiplan.planners import NoPlanner, PlannerProtocol
 from hiplan.report.tables import results_table
 from hiplan.report.transcript import print_transcript
-from hiplan.runs.job import AGENTS, PANELS, panels
 from hiplan.runs.settings import RunConfig, check
+from hiplan.sampler import Job, Sampler
+from hiplan.task import Task
+
+AGENTS = ("plan", "none")
+PANELS: tuple[PanelName, ...] = ("train", "dev", "heldout")
+
+
+def panels(config: RunConfig) -> dict[str, Panel]:
+    """The three panels of a run: shipped, or fresh from ``panel_seed``, maybe cut short."""
+    out: dict[str, Panel] = {}
+    for name in PANELS:
+        if config.panel_seed is None and config.env in get_args(EnvName):
+            panel = shipped_panel(name, cast(EnvName, config.env))
+        else:
+            panel = fresh_panel(name, config.panel_seed or 0, config.env)
+        if config.panel_tasks is not None:
+            step = max(1, len(panel.tasks) // config.panel_tasks)
+            panel = Panel(name=f"{panel.name}-{config.panel_tasks}", tasks=panel.tasks[::step][: config.panel_tasks])
+        out[name] = panel
+    return out
+
+
+def measuring(config: RunConfig, sampler: Sampler) -> Sampler:
+    """How a run measures: as its agent was trained, with the turns that settings give to measured episodes."""
+    return replace(sampler, limits=Limits(turns=config.eval_turns))
+
+
+def measure_agents(
+    config: RunConfig, sampler: Sampler, cells: Sequence[tuple[str, str, Sequence[Task]]]
+) -> list[EvalResult]:
+    """An agent (``plan`` or ``none``) at a decoding on tasks, per cell."""
+    planners: dict[str, PlannerProtocol] = {"plan": sampler.planner, "none": NoPlanner()}
+    decode = config.train.decoding
+    return evaluate(
+        sampler,
+        [Cell(tasks, planners[agent], sampler.executor, decode(TEMPERATURES[name])) for agent, name, tasks in cells],
+    )
 
 
 def measure(
@@ -35,25 +70,19 @@ def measure(
     threads: int,
     console: Console,
 ) -> None:
-    """Print one table for the checkpoint; with ``best`` the decoding is chosen on the dev panel."""
+    """Print one table for a stage, or for a model folder as it is; ``best`` chooses the decoding on the dev panel."""
     if panel not in (*PANELS, "all"):
         raise ConfigError(f"no panel is called {panel!r}; expected one of {', '.join(PANELS)} or all")
     if decoding not in (*TEMPERATURES, "best"):
         raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)} or best")
-    model = load_model(checkpoint=checkpoint)
-    config = as_trained(checkpoint, env=env, panel_seed=panel_seed, panel_tasks=tasks, threads=threads)
+    sampler, facts = playable(checkpoint)
+    config = as_trained(facts, env=env, panel_seed=panel_seed, panel_tasks=tasks, threads=threads)
     torch.set_num_threads(config.threads)
     known = panels(config)
-    planner: dict[str, PlannerProtocol] = {"plan": Planner(model.prompts), "none": NoPlanner()}
-    executor, limits = Executor(model.prompts), Limits(turns=config.eval_turns)
-    replan = REPLAN_POLICIES[config.train.revise]
     rows: list[dict[str, Any]] = []
 
     def run(wanted: list[tuple[str, str, str]]) -> None:
-        cells = [
-            Cell(known[p].tasks, planner[a], executor, config.train.decoding(TEMPERATURES[d])) for a, d, p in wanted
-        ]
-        results = evaluate(model, cells, make_env, replan=replan, limits=limits)
+        results = measure_agents(config, sampler, [(a, d, known[cast(PanelName, p)].tasks) for a, d, p in wanted])
         for (a, d, p), result in zip(wanted, results, strict=True):
             low, high = result.interval
             row = {"kind": "eval", "stage": checkpoint.name, "iteration": 0, "panel": p, "agent": a, "decoding": d}
@@ -70,13 +99,24 @@ def measure(
     console.print(f"decoding: plan {best['plan']}, none {best['none']}", highlight=False)
 
 
-def as_trained(checkpoint: Path | None, **over: Any) -> RunConfig:
-    """Default settings, with what the checkpoint's run had set for measuring, and what is given over them."""
-    about = json.loads((checkpoint / "stage.json").read_text())["about"] if checkpoint else {}
-    train = {key: about["decoding"][key] for key in ("plan_tokens", "action_tokens")} if "decoding" in about else {}
-    train |= {key: about[key] for key in ("revise",) if key in about}
-    known = {key: about[key] for key in ("env", "eval_turns") if key in about}
-    return check(known | {"train": train} | {key: value for key, value in over.items() if value is not None})
+def playable(checkpoint: Path | None) -> tuple[Sampler, dict[str, Any]]:
+    """A stage as it was trained, or a model folder (or ``tiny-v1``) as it is; and what the stage says of its run."""
+    if checkpoint is None or (not (checkpoint / "stage.json").exists() and (checkpoint / "config.json").exists()):
+        model = load_model(str(checkpoint or "tiny-v1"))
+        config = as_trained({})
+        return replace(
+            Agent(model, decoding=config.train.decoding()).sampler, limits=Limits(turns=config.eval_turns)
+        ), {}
+    return load_agent(checkpoint).sampler, stage_facts(checkpoint)
+
+
+def as_trained(facts: dict[str, Any], **over: Any) -> RunConfig:
+    """Default settings, with what the stage's run had set for measuring, and what is given over them."""
+    decoding = facts.get("decoding") or {}
+    train = {key: decoding[key] for key in ("plan_tokens", "action_tokens") if key in decoding}
+    train |= {key: facts[key] for key in ("revise", "replan", "matcher") if facts.get(key)}
+    known = {key: facts[key] for key in ("env", "eval_turns") if key in facts}
+    return check(known | {"train": train} | {key: value for key, value in over.items() if value is not None}, RunConfig)
 
 
 def play_one(
@@ -85,15 +125,11 @@ def play_one(
     """Print the transcript of one episode."""
     if panel not in PANELS:
         raise ConfigError(f"no panel is called {panel!r}; expected one of {', '.join(PANELS)}")
-    if env not in get_args(EnvName):
-        raise ConfigError(f"no tasks are called {env!r}; expected one of {', '.join(get_args(EnvName))}")
-    tasks = panels(check({"env": env}))[panel].tasks
+    tasks = panels(check({"env": env}, RunConfig))[panel].tasks
     if not 0 <= index < len(tasks):
         raise ConfigError(f"the panel has no task {index}; expected 0 to {len(tasks) - 1}")
     if temperature < 0:
         raise ConfigError(f"the temperature must be at least 0, got {temperature}")
-    model = load_model(checkpoint=checkpoint)
-    config = as_trained(checkpoint)
-    replan, limits = REPLAN_POLICIES[config.train.revise], Limits(turns=config.eval_turns)
-    agent = Agent(model, decoding=config.train.decoding(temperature), replan=replan, limits=limits)
-    print_transcript(agent.run(tasks[index], seed), console)
+    sampler, _ = playable(checkpoint)
+    job = Job(tasks[index], sampler.planner, sampler.executor, seed, sampler.decoding.at(temperature))
+    print_transcript(sampler.run([job])[0], console)

@@ -17,25 +17,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hiplan.coordination import Judge, Limits, PlanScore, Submission, Unjudged, llm_judge, rules_judge
-from hiplan.envs import make_env
+from hiplan.envs import make_env, shipped_panel, train_mix
+from hiplan.envs.tasks import SIZES, EnvName
 from hiplan.errors import ConfigError
-from hiplan.evaluation import shipped_panel, train_mix
-from hiplan.evaluation.panels import SIZES, EnvName
-from hiplan.executors import Executor, OracleExecutor
+from hiplan.executors import OracleExecutor
 from hiplan.formats import render_numbered
-from hiplan.loading import load_model
+from hiplan.loading import load_model, stage_facts
 from hiplan.model import Decoding, Model, ScriptedModel, derive_seed
 from hiplan.models.api import ApiModel, Endpoint
-from hiplan.planners import OraclePlanner, Planner
-from hiplan.prompts import FULL
-from hiplan.sampler import Job, rollout
+from hiplan.planners import OraclePlanner
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.training.sources import PlanFileLine
 
@@ -96,35 +94,84 @@ class Line(BaseModel):
         return [PlanFileLine(task=self.task, plan=self.plans[self.kept].plan).model_dump_json()]
 
 
-def plan_data(
-    out: Path,
-    count: int,
-    checkpoint: Path | None,
-    endpoint: Endpoint | None,
-    judge_endpoint: Endpoint | None,
-    tokens: int | None,
-    console: Console,
-    **settings: Any,
-) -> None:
-    """Make ``count`` tasks' plans with the endpoint's model, else a stage's, and print what came of it.
+class EndpointConfig(BaseModel):
+    """An OpenAI-compatible endpoint.
 
-    Without ``judge_endpoint`` the rules judge. ``settings``: the rest of ``PlanSettings``.
+    ``url``: such as ``http://localhost:8000/v1``. ``key_env``: the environment variable that holds the key. ``prices``:
+    of a million prompt and completion tokens. ``concurrency``: requests at once. ``timeout``: seconds for one answer.
     """
-    if settings["env"] not in get_args(EnvName):
-        raise ConfigError(f"no tasks are called {settings['env']!r}; expected one of {', '.join(get_args(EnvName))}")
-    model, judge = ApiModel(endpoint) if endpoint else load_model(checkpoint=checkpoint), rules_judge(make_env)
-    names: dict[str, Any] = {
-        "model": f"{endpoint.model} at {endpoint.url}" if endpoint else str(checkpoint or "tiny-v1")
-    }
-    if tokens is None:
-        tokens = 512 if endpoint else tokens_as_trained(checkpoint)
-    if judge_endpoint:
-        judge = llm_judge(ApiModel(judge_endpoint), Decoding(temperature=0.0, plan_tokens=max(tokens, 512)))
-        names["judge"] = f"{judge_endpoint.model} at {judge_endpoint.url}"
-    config = PlanSettings(**names, tokens=tokens, **settings)
-    lines = make_plans(config, model, judge, count, out, console)
-    endpoints = list(dict.fromkeys(e for e in (endpoint, judge_endpoint) if e))  # one may be both
-    console.print(summary(lines, config.strict, endpoints), markup=False, highlight=False, soft_wrap=True)
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    model: str
+    key_env: str | None = None
+    prices: tuple[float, float] | None = None
+    concurrency: int = Field(default=8, ge=1)
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+
+    def connect(self, cache: Path) -> Endpoint:
+        """The endpoint, with its answers kept in ``cache``. Raises ``ConfigError``."""
+        return Endpoint(
+            self.url, self.model, self.key_env, self.concurrency, timeout=self.timeout, cache=cache, prices=self.prices
+        )
+
+
+class PlanDataConfig(BaseModel):
+    """What ``hiplan plans`` does.
+
+    ``planner``: who plans: an endpoint, or ``None`` for the agent of ``stage`` (without one, the untrained model).
+    ``judge``: ``rules``, ``planner`` (the endpoint that plans) or an endpoint. ``reference``: show the judge how the
+    environment's oracle solves the task. ``tasks`` to sample plans for; ``tries``: plans per task in a batch, half of
+    which must pass; ``rounds``: batches per task at most; ``batch``: tasks at once, which a killed run repeats.
+    ``tokens``: the most of one answer; default 512, or as the stage was trained. ``cache``: folder of endpoints'
+    answers; default beside the plan file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    planner: EndpointConfig | None = None
+    stage: Path | None = None
+    judge: Literal["rules", "planner"] | EndpointConfig = "rules"
+    reference: bool = False
+    env: EnvName = "mixed"
+    seed: int = 0
+    tasks: int = Field(default=200, ge=1)
+    tries: int = Field(default=4, ge=1)
+    rounds: int = Field(default=3, ge=1)
+    batch: int = Field(default=16, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    cache: Path | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> PlanDataConfig:
+        if self.planner and self.stage:
+            raise ValueError("planner and stage both say who plans; give one of them")
+        if self.judge == "planner" and not self.planner:
+            raise ValueError("judge: planner needs an endpoint as planner; give its url and model, or use rules")
+        return self
+
+
+def plan_data(config: PlanDataConfig, out: Path, console: Console) -> None:
+    """Make the tasks' plans, write the plan file, and print what came of it."""
+    cache = config.cache or out.with_name(f"{out.name}.cache")
+    endpoint = config.planner.connect(cache) if config.planner else None
+    asked = endpoint if config.judge == "planner" else None
+    if isinstance(config.judge, EndpointConfig):
+        asked = config.judge.connect(cache)
+    model = ApiModel(endpoint) if endpoint else load_model(checkpoint=config.stage)
+    who = f"{endpoint.model} at {endpoint.url}" if endpoint else str(config.stage or "tiny-v1")
+    tokens = config.tokens or (512 if endpoint else tokens_as_trained(config.stage))
+    judge = rules_judge(make_env)
+    if asked:
+        judge = llm_judge(ApiModel(asked), Decoding(temperature=0.0, plan_tokens=max(tokens, 512)))
+    settings = PlanSettings(
+        model=who, judge=f"{asked.model} at {asked.url}" if asked else "rules", tokens=tokens,
+        **{key: getattr(config, key) for key in ("env", "seed", "tries", "rounds", "batch", "reference")},
+    )  # fmt: skip
+    lines = make_plans(settings, model, judge, config.tasks, out, console)
+    endpoints = list(dict.fromkeys(e for e in (endpoint, asked) if e))  # one may be both
+    console.print(summary(lines, settings.strict, endpoints), markup=False, highlight=False, soft_wrap=True)
     console.print(f"plans: {out}, scores: {journal_of(out)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -132,7 +179,7 @@ def tokens_as_trained(checkpoint: Path | None) -> int:
     """The most tokens of a plan in the run that wrote the stage."""
     from hiplan.runs.measure import as_trained  # needs torch
 
-    return as_trained(checkpoint).train.plan_tokens
+    return as_trained(stage_facts(checkpoint) if checkpoint else {}).train.plan_tokens
 
 
 def make_plans(
@@ -193,15 +240,14 @@ def judged_plans(
     searches: Sequence[_Search], round: int, settings: PlanSettings, model: Model, judge: Judge
 ) -> list[list[Tried]]:
     """One batch of first plans per task, with scores."""
-    prompts = getattr(model, "prompts", FULL)
-    planner, executor, n = Planner(prompts), Executor(prompts), settings.tries
+    decoding = Decoding(temperature=1.0, plan_tokens=settings.tokens)
+    sampler, n = Sampler(model, make_env, decoding, limits=Limits(turns=0)), settings.tries
     jobs = [
-        Job(s.task, planner, executor, derive_seed(settings.seed, "plan data", s.task.id, round, k))
+        Job(s.task, sampler.planner, sampler.executor, derive_seed(settings.seed, "plan data", s.task.id, round, k))
         for s in searches
         for k in range(n)
     ]
-    decoding = Decoding(temperature=1.0, plan_tokens=settings.tokens)
-    episodes = rollout(jobs, model, make_env, decoding, limits=Limits(turns=0))
+    episodes = sampler.run(jobs)
     references = [s.reference for s in searches for _ in range(n)]
     scores = judge([Submission(e.task, e.observation, e.plan, r) for e, r in zip(episodes, references, strict=True)])
     tried = [
@@ -220,7 +266,7 @@ def judged_plans(
 def trajectories(tasks: Sequence[Task]) -> list[str]:
     """How the environment's oracle solves each task."""
     jobs = [Job(task, OraclePlanner(), OracleExecutor()) for task in tasks]
-    episodes = rollout(jobs, ScriptedModel([]), make_env, limits=Limits(turns=200))
+    episodes = Sampler(ScriptedModel([]), make_env, limits=Limits(turns=200)).run(jobs)
     return ["\n".join(f"> {turn.action}\n{turn.observation}" for turn in e.turns) for e in episodes]
 
 
@@ -287,17 +333,6 @@ def _append(path: Path, rows: Sequence[str]) -> None:
         file.writelines(f"{row}\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
-
-
-def read_prices(text: str | None) -> tuple[float, float] | None:
-    """``0.15,0.6`` as two numbers. Raises ``ConfigError``."""
-    if text is None:
-        return None
-    try:
-        prompt, completion = map(float, text.split(","))
-    except ValueError:
-        raise ConfigError(f"prices are two numbers such as 0.15,0.6, got {text!r}") from None
-    return prompt, completion
 
 
 def summary(lines: Sequence[Line], strict: bool, endpoints: Sequence[Endpoint]) -> str:

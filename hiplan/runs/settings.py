@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hiplan.envs.tasks import PanelName
 from hiplan.errors import ConfigError
-from hiplan.evaluation.panels import EnvName, PanelName
 from hiplan.models.settings import DType, WeightsConfig
 from hiplan.training.config import TrainConfig
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class RunConfig(BaseModel):
     """One run of ``experiments/run.py``.
 
-    ``model``: a shipped asset or a folder. ``env``: which embedded tasks. ``panel_seed``: make fresh panels
+    ``model``: a shipped asset or a folder. ``env``: ``mixed``, ``crafting``, ``household``, or a
+    ``TaskSuite`` as ``module:name`` or ``file.py:name``. ``panel_seed``: make fresh panels
     instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``eval_turns``: actions per
     measured episode. ``threads``: torch's. ``dtype``: of the base model. ``window``: the most tokens of a conversation,
     where that is less than the model's. ``keep_reasoning``: whether later turns see what a thinking model thought.
@@ -29,7 +32,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "tiny-v1"
-    env: EnvName = "mixed"
+    env: str = "mixed"
     seed: int = 0
     panel_seed: int | None = None
     panel_tasks: int | None = Field(default=None, ge=2)
@@ -49,10 +52,15 @@ class RunConfig(BaseModel):
 
 def resolve(file: Path | None, overrides: list[str], **options: Any) -> RunConfig:
     """Defaults < file < named options < ``path.to.field=value`` overrides. Raises ``ConfigError``."""
-    tree = RunConfig().model_dump(mode="json")
+    return resolved(RunConfig, file, overrides, **options)
+
+
+def resolved(kind: type[Config], file: Path | None, overrides: list[str], **options: Any) -> Config:
+    """``resolve`` for any settings whose fields all have defaults."""
+    tree = kind().model_dump(mode="json")
     if file is not None:
         _merge(tree, _read(file), str(file))
-        tree = check(tree).model_dump(mode="json")  # what the file's stages leave out can be set, too
+        tree = check(tree, kind).model_dump(mode="json")  # what the file's stages leave out can be set, too
     for path, value in options.items():
         if value is not None:
             _set(tree, path.replace("__", "."), value)
@@ -64,13 +72,13 @@ def resolve(file: Path | None, overrides: list[str], **options: Any) -> RunConfi
             _set(tree, path.strip(), yaml.safe_load(value))
         except yaml.YAMLError:
             raise ConfigError(f"the value in {text!r} is not YAML") from None
-    return check(tree)
+    return check(tree, kind)
 
 
-def check(tree: Any) -> RunConfig:
+def check(tree: Any, kind: type[Config]) -> Config:
     """Validate; the first thing wrong becomes one clear line."""
     try:
-        return RunConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
@@ -87,7 +95,7 @@ def matched(config: RunConfig, steps: int) -> RunConfig:
 
 def read_run(folder: Path) -> RunConfig:
     """The resolved config of an earlier run."""
-    return check(_read(folder / "config.yaml"))
+    return check(_read(folder / "config.yaml"), RunConfig)
 
 
 def _read(file: Path) -> Any:

@@ -6,55 +6,83 @@ Dimensions: B rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from hiplan.trace import Conversation, Episode, Role
+from hiplan.models.chat import ChatCodec
+from hiplan.prompts import Prompts
+from hiplan.trace import Conversation, Episode, Role, Segment
 
 
 @dataclass(frozen=True)
 class Row:
-    """One conversation as a training row; all four lists have one entry per token.
+    """One conversation as a training row; the four lists have one entry per token.
 
     ``trained``: whether the token was sampled by the role and carries loss. ``logprobs``: as recorded at sampling.
+    ``advantages``: of the decision that the token belongs to. ``last``: the tokens of what the role would have read
+    next, for the value of a truncated episode; no part of the lists.
     """
 
     ids: list[int]
     trained: list[bool]
     logprobs: list[float]
-    advantage: float
+    advantages: list[float]
+    last: tuple[int, ...] = ()
 
     @staticmethod
-    def of(conversation: Conversation, advantage: float) -> list[Row]:
+    def of(conversation: Conversation, advantages: Iterable[float] | None = None) -> list[Row]:
         """The conversation's tokens as they were; nothing is encoded again. None after the last trained one.
 
-        One row, and one more after each answer whose reasoning later turns did not see.
+        One row, and one more after each answer whose reasoning later turns did not see. ``advantages``: one per answer;
+        zeros without.
         """
+        given = iter(advantages) if advantages is not None else repeat(0.0)
         rows: list[Row] = []
         ids: list[int] = []
         trained: list[bool] = []
         logprobs: list[float] = []
+        credit: list[float] = []
         for segment in conversation.segments:
-            own = segment.author == "assistant"
+            own, n = segment.author == "assistant", len(segment.ids)
             ids = [*ids, *segment.ids]
-            trained = [*trained, *[own and segment.trained] * len(segment.ids)]
-            logprobs = [*logprobs, *(segment.logprobs if own else [0.0] * len(segment.ids))]
+            trained = [*trained, *[own and segment.trained] * n]
+            logprobs = [*logprobs, *(segment.logprobs if own else [0.0] * n)]
+            credit = [*credit, *[next(given) if own else 0.0] * n]
             if segment.dropped:
-                rows.append(Row(ids, trained, logprobs, advantage))
-                kept = len(ids) - len(segment.ids)
-                ids = [*ids[:kept], *segment.ids[segment.dropped :]]
-                trained, logprobs = [False] * len(ids), [0.0] * len(ids)  # what this row learns from, it has learned
+                rows.append(Row(ids, trained, logprobs, credit))
+                ids = [*ids[: len(ids) - n], *segment.ids[segment.dropped :]]
+                trained = [False] * len(ids)  # what this row learns from, it has learned
+                logprobs, credit = [0.0] * len(ids), [0.0] * len(ids)
         if any(trained):
             end = len(trained) - trained[::-1].index(True)
-            rows.append(Row(ids[:end], trained[:end], logprobs[:end], advantage))
+            rows.append(Row(ids[:end], trained[:end], logprobs[:end], credit[:end]))
         return rows
 
+    @property
+    def informative(self) -> bool:
+        """Whether any of its tokens has an advantage."""
+        return any(abs(a) > 1e-9 for a in self.advantages)
 
-def rows_of(episodes: Iterable[Episode], role: Role, advantage: float) -> list[Row]:
-    """The rows of all conversations with the role."""
-    return [row for e in episodes for conversation in e.exchanges(role) for row in Row.of(conversation, advantage)]
+
+def rows_of(
+    episode: Episode, role: Role, advantages: Iterable[float] | None = None, last: Sequence[int] = ()
+) -> list[Row]:
+    """The rows of all conversations with the role; ``advantages``: one per answer, ``last``: see ``Row``."""
+    given = iter(advantages) if advantages is not None else None
+    rows = [row for conversation in episode.exchanges(role) for row in Row.of(conversation, given)]
+    return [*rows[:-1], replace(rows[-1], last=tuple(last))] if rows and last else rows
+
+
+def last_observation(episode: Episode, prompts: Prompts, codec: ChatCodec) -> list[int]:
+    """The tokens that the executor would have read after the episode's last action; none where it did not act."""
+    conversation = episode.conversations.get("executor")
+    if not conversation or not conversation.segments or conversation.segments[-1].author != "assistant":
+        return []
+    asked = Segment("user", prompts.act(episode), "prompt", len(episode.turns))
+    return codec.prompt([asked], conversation.segments[-1])
 
 
 @dataclass(frozen=True)
@@ -86,14 +114,15 @@ def _pad(rows: list[Row], device: torch.device, pad: int) -> Batch:
     attention = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
     logp = torch.zeros(len(rows), width)
+    advantage = torch.zeros(len(rows), width)
     for i, row in enumerate(rows):
         n = len(row.ids)
         ids[i, :n] = torch.tensor(row.ids)
         attention[i, :n] = 1
         mask[i, :n] = torch.tensor(row.trained)
         logp[i, :n] = torch.tensor(row.logprobs)
-    advantage = torch.tensor([row.advantage for row in rows])[:, None].expand(-1, width - 1)
-    return Batch(*(x.to(device) for x in (ids, attention, mask[:, 1:], logp[:, 1:], advantage)))
+        advantage[i, :n] = torch.tensor(row.advantages)
+    return Batch(*(x.to(device) for x in (ids, attention, mask[:, 1:], logp[:, 1:], advantage[:, 1:])))
 
 
 def token_logprobs(model: torch.nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:

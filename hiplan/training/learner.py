@@ -22,21 +22,30 @@ from hiplan.models.shards import split_like, whole
 from hiplan.trace import ROLES, Episode, Role
 from hiplan.training.batch import Batch, Row, batches, rows_of, token_logprobs
 from hiplan.training.config import Stage, TrainConfig
-from hiplan.training.losses import clipped_loss, k3
+from hiplan.training.losses import Loss, clipped_loss, k3
 from hiplan.training.processes import add_up, largest, my_batches, sum_gradients
 
 
 class Learner:
     """Updates the weights of ``model``; ``begin`` a stage first, or ``load`` one that was begun."""
 
-    def __init__(self, model: LocalModel, config: TrainConfig, accelerator: Accelerator, seed: int) -> None:
+    def __init__(
+        self, model: LocalModel, config: TrainConfig, accelerator: Accelerator, seed: int, loss: Loss | None = None
+    ) -> None:
         self.model, self.config, self.accelerator, self.seed = model, config, accelerator, seed
+        self.loss = loss or self._clipped
         self.stage: Stage
         self.optimizers: dict[str, torch.optim.AdamW] = {}  # by unit of weights
         self.start: dict[str, Tensor] = {}
         self._reference: dict[Role, nn.Module] = {}
         self._dragged: tuple[Role, ...] = ()
         self._moved: set[str] = set()  # units that have learned in this iteration
+
+    def _clipped(self, logp: Tensor, logp_old: Tensor, advantage: Tensor, mask: Tensor, denominator: float) -> Tensor:
+        low, high, dual = self.config.clip_low, self.config.clip_high, self.config.dual_clip
+        return clipped_loss(
+            logp, logp_old, advantage, mask, clip_low=low, clip_high=high, dual_clip=dual, denominator=denominator
+        )
 
     def begin(self, stage: Stage) -> None:
         """Freeze the roles that do not learn; optimizer moments start anew in each stage."""
@@ -45,10 +54,12 @@ class Learner:
 
     def set_up(self, stage: Stage) -> None:
         """Optimizers of the units that learn, and copies of the weights at the stage's start where they are needed."""
-        self.stage, weights = stage, self.model.weights
+        self.stage, weights, config = stage, self.model.weights, self.config
         weights.train_only(stage.trains)
         self.optimizers = {
-            unit: torch.optim.AdamW(weights.unit(unit).values(), lr=stage.learning_rate, weight_decay=0.0)
+            unit: torch.optim.AdamW(
+                weights.unit(unit).values(), stage.learning_rate, config.betas, weight_decay=config.weight_decay
+            )
             for unit in weights.config.trained(stage.trains)
         }
         self._dragged = tuple(r for r in ROLES if r not in stage.trains and self._learning(r))
@@ -71,14 +82,14 @@ class Learner:
         """Rows of frozen roles that share the trained weights, for the anchor; they carry no advantage."""
         if not self.stage.kl:
             return []
-        held = [row for role in self._dragged for row in rows_of(episodes, role, 0.0)]
+        held = [row for role in self._dragged for e in episodes for row in rows_of(e, role)]
         return held[: self.config.group_size]
 
     def drift(self, episodes: Sequence[Episode]) -> dict[str, Any]:
         """How far joint weights have moved a frozen role since the stage began: k3 on its latest tokens."""
         out: dict[str, Any] = {}
         for role in [role for role in self._dragged if role in self._reference]:
-            held = rows_of(episodes, role, 0.0)
+            held = [row for e in episodes for row in rows_of(e, role)]
             rows = held[:: max(1, len(held) // 16)]
             total, count = 0.0, 0
             with torch.no_grad(), self.model.weights.acting_as(role) as model:
@@ -106,16 +117,7 @@ class Learner:
                     self.optimizers[unit].zero_grad()
                 for batch in self._share(part):
                     logp = token_logprobs(model, batch, config.temperature)
-                    loss = clipped_loss(
-                        logp,
-                        batch.logp_old,
-                        batch.advantage,
-                        batch.mask,
-                        clip_low=config.clip_low,
-                        clip_high=config.clip_high,
-                        dual_clip=config.dual_clip,
-                        denominator=count,
-                    )
+                    loss = self.loss(logp, batch.logp_old, batch.advantage, batch.mask, count)
                     if self.stage.kl:
                         pull = self._pull(role, logp, batch, count)
                         loss = loss + self.stage.kl * pull

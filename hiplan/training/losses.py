@@ -5,8 +5,13 @@ PPO-clip as in PilotRL's public scripts (arXiv 2508.00344): asymmetric clip rang
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+"""``loss(logp, logp_old, advantage, mask, denominator)``, a scalar; the four tensors are (B, T)."""
 
 
 def clipped_loss(
@@ -39,3 +44,12 @@ def k3(logp: Tensor, logp_reference: Tensor, mask: Tensor, denominator: float | 
     d = torch.where(mask, logp_reference - logp, 0.0)
     total = (torch.exp(d) - d - 1).sum()
     return total / (mask.sum().clamp_min(1) if denominator is None else denominator)
+
+
+def likelihood_loss(logp: Tensor, logp_old: Tensor, advantage: Tensor, mask: Tensor, denominator: float) -> Tensor:
+    """``-A * logp``, token mean: supervised learning where A is 1. ``logp_old`` is not used."""
+    return -torch.where(mask, advantage * logp, 0.0).sum() / denominator
+
+
+LOSSES: Mapping[str, Loss | None] = {"clip": None, "likelihood": likelihood_loss}
+"""Those that settings name; ``clip`` is ``clipped_loss`` with the ranges that settings give."""

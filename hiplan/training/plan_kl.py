@@ -35,7 +35,7 @@ def plan_kl(model: LocalModel, episodes: Sequence[Episode], temperature: float =
             if episode.task.id not in other:
                 continue
             plans = own[episode.task.id], other[episode.task.id]
-            said = [Row.of(as_if_under(episode, plan, model.prompts, side.codec), 0.0) for plan in plans]
+            said = [Row.of(as_if_under(episode, plan, model.prompts, side.codec)) for plan in plans]
             for mine, theirs in zip(*said, strict=True):
                 if max(len(mine.ids), len(theirs.ids)) <= side.window:
                     p, q = (_distributions(network, row, device, temperature) for row in (mine, theirs))

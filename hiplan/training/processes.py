@@ -14,13 +14,40 @@ from dataclasses import replace
 from typing import NoReturn
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
+from torch.accelerator import is_available as has_accelerator
+from torch.distributed import is_initialized
 
+from hiplan.coordination import Judge, PlanScore, Submission, Unjudged
+from hiplan.errors import ConfigError
+from hiplan.models.local import LocalModel
 from hiplan.sampler import Job
 from hiplan.trace import Episode
 from hiplan.training.batch import Batch
+from hiplan.training.config import TrainConfig
+
+
+def start(model: LocalModel, config: TrainConfig) -> Accelerator:
+    """The accelerator of this process, with the model on its device, and sharded where settings say so.
+
+    Raises ``ConfigError`` for settings that these processes or weights cannot have.
+    """
+    cpu = "LOCAL_RANK" in os.environ and not has_accelerator()  # otherwise every rank starts with world size 1
+    accelerator = Accelerator(cpu=cpu)
+    model.to(accelerator.device)
+    if config.shard or accelerator.distributed_type is DistributedType.FSDP:
+        if not is_initialized():
+            raise ConfigError("shard splits weights over several processes; start with accelerate launch, or use false")
+        if model.weights.config.quantize != "none":
+            raise ConfigError("a base in four bits cannot be sharded; use quantize: none, or shard: false")
+        model.weights.shard(accelerator.device)
+    if not model.weights.mergeable and any(stage.kl for stage in config.stages):
+        raise ConfigError(
+            "kl needs a whole copy of the weights at the stage's start; use kl 0 with sharded or 4-bit weights"
+        )
+    return accelerator
 
 
 def play_together(
@@ -34,6 +61,19 @@ def play_together(
     told: Iterator[str] = iter(gather_object([episode.to_json() for episode in mine]))  # in the order of ranks
     found = {place: next(told) for other in range(count) for place in range(other, len(jobs), count)}
     return [Episode.from_json(found[place]) for place in range(len(jobs))]
+
+
+def asked_once(judge: Judge, accelerator: Accelerator) -> Judge:
+    """The judge, asked by the first process alone: another's scores might differ, and advantages with them."""
+    if accelerator.num_processes == 1:
+        return judge
+
+    def ask(candidates: Sequence[Submission]) -> list[PlanScore | Unjudged]:
+        found = judge(candidates) if accelerator.is_main_process else None
+        scores: list[PlanScore | Unjudged] = broadcast_object_list([found])[0]
+        return scores
+
+    return ask
 
 
 def my_batches(all_batches: Iterable[Batch], accelerator: Accelerator) -> list[Batch]:

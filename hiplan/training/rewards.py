@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from hiplan.coordination import PlanScore
 from hiplan.coordination.adherence import scores
 from hiplan.trace import Episode, Role
 
@@ -43,18 +42,20 @@ class RewardWeights(BaseModel):
         return bool(self.quality) if role == "planner" else followed
 
 
-def role_reward(episode: Episode, role: Role, weights: RewardWeights, score: PlanScore | None = None) -> float:
-    """The role's reward for the episode. ``score``: the judge's of the first plan, if there was one to judge."""
+def role_reward(episode: Episode, role: Role, weights: RewardWeights) -> float:
+    """The role's reward for the episode; the judge's score of the first plan is in the record, where it is needed."""
     total = weights.outcome * episode.reward + weights.format * format_share(episode, role)
-    if role == "executor" and (weights.adherence or weights.coverage) and _worth_following(episode, weights, score):
+    if role == "executor" and (weights.adherence or weights.coverage) and _worth_following(episode, weights):
         found = scores(episode)
         total += weights.adherence * (found.adherence or 0.0) + weights.coverage * (found.coverage or 0.0)
+    score = episode.plans[0].score if episode.plans else None
     if role == "planner" and weights.quality and score is not None:
         total += weights.quality * (score.mean - 1) / 4
     return total
 
 
-def _worth_following(episode: Episode, weights: RewardWeights, score: PlanScore | None) -> bool:
+def _worth_following(episode: Episode, weights: RewardWeights) -> bool:
+    score = episode.plans[0].score if episode.plans else None
     sound = score is not None and score.passes
     match weights.guard:
         case "none":

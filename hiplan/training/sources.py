@@ -6,24 +6,60 @@ executor's advantage.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hiplan.coordination import Limits, ReplanPolicy, judge_plan
-from hiplan.env import EnvFactory, PlanAware
+from hiplan.coordination import Judge, Limits, PlanScore, Submission
+from hiplan.envs import TaskSuite
 from hiplan.errors import ConfigError, PlanFormatError
-from hiplan.executors import ExecutorProtocol
 from hiplan.formats import parse_numbered
-from hiplan.model import Decoding, Model, derive_seed
+from hiplan.model import derive_seed
 from hiplan.plan import Plan
 from hiplan.planners import FixedPlanner, NoPlanner, OraclePlanner, PlannerProtocol
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode, Verdict
+from hiplan.training.config import PlanSourceName, TrainConfig
 
 PlanSource = Callable[[Sequence[Task], int], list[PlannerProtocol | None]]
+
+
+def of_stage(name: PlanSourceName, sampler: Sampler, judge: Judge, filed: PlanSource | None) -> PlanSource:
+    """The source that a stage names; ``filed``: that of the run's plan file."""
+    match name:
+        case "self":
+            return always(sampler.planner)
+        case "oracle":
+            return always(OraclePlanner())
+        case "none":
+            return always(NoPlanner())
+        case "hindsight":
+            return hindsight(sampler)
+        case "filtered":
+            return filtered(sampler, judge)
+        case "file":
+            assert filed is not None
+            return filed
+
+
+def plan_file(config: TrainConfig, stage: int) -> tuple[PlanSource | None, list[Task]]:
+    """The plan file's source and tasks, where a stage from ``stage`` on needs them. Raises ``ConfigError``."""
+    filed = [one.name for one in config.stages[stage:] if one.plans == "file"]
+    if filed and not config.plan_file:
+        raise ConfigError(f"the stage {filed[0]!r} takes its plans from a plan file; give one as plan_file")
+    return from_file(Path(config.plan_file)) if filed and config.plan_file else (None, [])
+
+
+def demonstrations(suite: TaskSuite, sampler: Sampler, count: int, seed: int) -> list[Episode]:
+    """The oracle's play of so many tasks, written as the model would. Raises ``ConfigError`` where it solves none."""
+    from hiplan.training.warmstart import oracle_demonstrations  # trl takes seconds to import
+
+    rng = random.Random(derive_seed(seed, "warm start"))
+    return oracle_demonstrations([suite.train(rng) for _ in range(count)], sampler)
 
 
 def always(planner: PlannerProtocol) -> PlanSource:
@@ -31,31 +67,11 @@ def always(planner: PlannerProtocol) -> PlanSource:
     return lambda tasks, seed: [planner for _ in tasks]
 
 
-def oracle() -> PlanSource:
-    """The environment's own plans, revised by what the agent has seen."""
-    return always(OraclePlanner())
-
-
-def none() -> PlanSource:
-    """No plans: a ReAct agent."""
-    return always(NoPlanner())
-
-
-def hindsight(
-    model: Model,
-    planner: PlannerProtocol,
-    executor: ExecutorProtocol,
-    make_env: EnvFactory,
-    decoding: Decoding,
-    limits: Limits,
-    replan: ReplanPolicy | None = None,
-    tries: int = 4,
-) -> PlanSource:
+def hindsight(sampler: Sampler, tries: int = 4) -> PlanSource:
     """The plan that led through a successful episode of the agent's own (see ``whole_plan``); never revised."""
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
-        jobs = [Job(t, planner, executor, derive_seed(seed, "hindsight", t.id, k)) for t in tasks for k in range(tries)]
-        episodes = rollout(jobs, model, make_env, decoding, replan, limits)
+        episodes = _tried(sampler, tasks, seed, "hindsight", tries)
         plans: list[PlannerProtocol | None] = []
         for i in range(len(tasks)):
             won = [whole_plan(e) for e in episodes[i * tries : (i + 1) * tries] if e.success]
@@ -82,30 +98,29 @@ def whole_plan(episode: Episode) -> Plan | None:
     return episode.plan.model_copy(update={"steps": done + episode.plan.steps, "revision": 0})
 
 
-def filtered(
-    model: Model,
-    planner: PlannerProtocol,
-    executor: ExecutorProtocol,
-    make_env: EnvFactory,
-    decoding: Decoding,
-    tries: int = 4,
-) -> PlanSource:
-    """The agent's own first plans, kept only if the judge passes them (PilotRL's filter)."""
+def filtered(sampler: Sampler, judge: Judge, tries: int = 4) -> PlanSource:
+    """The agent's own first plans, kept only if the judge passes them (PilotRL's filter); never revised."""
+    unacted = replace(sampler, limits=Limits(turns=0))
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
-        jobs = [Job(t, planner, executor, derive_seed(seed, "filter", t.id, k)) for t in tasks for k in range(tries)]
-        episodes = rollout(jobs, model, make_env, decoding, limits=Limits(turns=0))
+        episodes = _tried(unacted, tasks, seed, "filter", tries)
+        scores = judge([Submission(e.task, e.observation, e.plan) for e in episodes])
+        passed = [isinstance(score, PlanScore) and score.passes for score in scores]
         plans: list[PlannerProtocol | None] = []
-        for i, task in enumerate(tasks):
-            env = make_env(task)
-            env.reset(task)
-            written = [e.plan for e in episodes[i * tries : (i + 1) * tries] if e.plan is not None]
-            good = [p for p in written if not isinstance(env, PlanAware) or judge_plan(p, env).passes]
+        for i in range(0, len(episodes), tries):
+            good = [e.plan for e, p in zip(episodes[i : i + tries], passed[i : i + tries], strict=True) if p and e.plan]
             plans.append(FixedPlanner(good[0]) if good else None)
-            env.close()
         return plans
 
     return source
+
+
+def _tried(sampler: Sampler, tasks: Sequence[Task], seed: int, name: str, tries: int) -> list[Episode]:
+    """``tries`` episodes of the agent itself per task, task by task."""
+    planner, executor = sampler.planner, sampler.executor
+    return sampler.run(
+        [Job(t, planner, executor, derive_seed(seed, name, t.id, k)) for t in tasks for k in range(tries)]
+    )
 
 
 class PlanFileLine(BaseModel):

@@ -1,139 +1,117 @@
 """Progressive training of planner and executor: PilotRL's three stages (arXiv 2508.00344, section 4).
 
     for each stage:    freeze the other role, choose where plans come from and what is rewarded
-      for each iteration:    sample tasks -> roll out groups -> rewards -> advantages -> update
+      for each iteration:    collect -> reward -> credit -> update
 
-Role-wise GRPO: each role has its own rewards, groups and statistics, and a role that does not learn in a stage
-carries no loss. Deviations from the public scripts: the stage rewards' weights (not public), clip-higher
-by default, and statistics per role instead of per episode.
+Role-wise GRPO by default: each role has its own rewards, groups and statistics, and a role that does not learn in a
+stage carries no loss. Deviations from the public scripts: the stage rewards' weights (not public), clip-higher by
+default, and statistics per role instead of per episode.
 
-All randomness is derived from (seed, stage, iteration, group, episode), so a checkpoint needs no generator
-states and a resumed run is bit-identical at the same number of threads.
+All randomness is derived from (seed, stage, iteration, group, episode), so a checkpoint needs no generator states and a
+resumed run is bit-identical at the same number of threads.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from accelerate import Accelerator, DistributedType
-from torch.accelerator import is_available as has_accelerator
-from torch.distributed import is_initialized
+from accelerate import Accelerator
 
-from hiplan.coordination import Limits, PlanScore, Submission, Unjudged, rules_judge
-from hiplan.coordination.adherence import scores
-from hiplan.coordination.replan import REPLAN_POLICIES, ReplanPolicy
-from hiplan.env import EnvFactory
-from hiplan.errors import CheckpointError, ConfigError
-from hiplan.evaluation.panels import TaskMix
-from hiplan.executors import Executor
-from hiplan.model import derive_seed
+from hiplan.coordination import Judge, Limits, Matcher, ReplanPolicy, rules_judge
+from hiplan.coordination.matching import MATCHERS
+from hiplan.coordination.replan import REPLAN_POLICIES
+from hiplan.envs import TaskSuite, suite
+from hiplan.errors import ConfigError
+from hiplan.loading import played_by
 from hiplan.models.local import LocalModel
-from hiplan.planners import NoPlanner, Planner, PlannerProtocol
-from hiplan.sampler import Job, rollout
+from hiplan.models.settings import WeightsConfig
+from hiplan.models.stages import save_stage
+from hiplan.sampler import Sampler
 from hiplan.task import Task
-from hiplan.trace import Episode, Role, StopReason
-from hiplan.training import checkpoint, sources
-from hiplan.training.advantages import ESTIMATORS, informative
-from hiplan.training.batch import Row, rows_of
+from hiplan.trace import Episode, Role
+from hiplan.training import checkpoint, processes, record, sources, state
+from hiplan.training.algorithm import Algorithm, Reward, build
+from hiplan.training.allot import decisions_of
+from hiplan.training.collect import Collector, Rollout
 from hiplan.training.config import Stage, TrainConfig
+from hiplan.training.credit import Decision, informative
 from hiplan.training.learner import Learner
 from hiplan.training.metrics import MetricsLog
 from hiplan.training.plan_kl import plan_kl
-from hiplan.training.processes import play_together
 from hiplan.training.rewards import role_reward
+from hiplan.training.state import Cursor
+from hiplan.training.updates import RoleUpdates
 
 Progress = Callable[[dict[str, Any]], None]
 
 
-@dataclass
-class Cursor:
-    """Where the run stands: the next iteration of a stage, environment steps so far, and whether warmed up."""
-
-    stage: int = 0
-    iteration: int = 0
-    total: int = 0
-    env_steps: int = 0
-    warm: bool = False
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """The episodes of one iteration; ``groups`` and ``planned`` have one entry per episode."""
-
-    episodes: list[Episode]
-    groups: list[int]
-    planned: list[bool]
-
-
-@dataclass
 class ProgressiveTrainer:
-    """Trains ``model``'s roles by ``config`` on tasks drawn by ``task_mix``.
+    """Trains a model's roles stage by stage.
 
-    With ``folder`` set, it writes metrics and checkpoints there and goes on from the latest one.
-    ``on_iteration`` is called with each metrics row, ``on_stage_end`` after each stage. ``replan``: when plans are
-    revised, where ``config.revise`` has no name for it.
+    ``model``: loaded, or the name of a shipped one or a folder (then ``weights`` says what the roles share). ``env``:
+    an embedded suite of tasks by name, a ``TaskSuite``, or ``file.py:name``. ``stages``, ``rewards``, ``algorithm``,
+    ``replan`` and ``matcher`` override what ``config`` says; ``rewards`` is a function of episode and role, for all
+    stages. ``judge`` scores first plans where rewards or plan sources need it; default: the rules.
+
+    ``output_dir`` gets metrics, checkpoints, and each finished stage in ``stages/``; ``resume`` continues there.
+    ``on_iteration`` is called with each training iteration's metrics, ``on_stage_end`` after each stage. ``about``:
+    facts to keep with each stage.
+
+    Raises ``ConfigError`` for settings that cannot be used, ``CheckpointError`` for a checkpoint that cannot be.
     """
 
-    model: LocalModel
-    task_mix: TaskMix
-    make_env: EnvFactory
-    config: TrainConfig = field(default_factory=TrainConfig)
-    seed: int = 0
-    folder: Path | None = None
-    on_iteration: Progress | None = None
-    on_stage_end: Callable[[Stage], None] | None = None
-    checkpoint_every: int = 5
-    replan: ReplanPolicy | None = None
-
-    def __post_init__(self) -> None:
-        cpu = "LOCAL_RANK" in os.environ and not has_accelerator()  # else each process takes itself for the only one
-        self.accelerator = Accelerator(cpu=cpu)
-        self.model.to(self.accelerator.device)
-        if self.config.shard or self.accelerator.distributed_type is DistributedType.FSDP:
-            self._shard()
-        if not self.model.weights.mergeable and any(stage.kl for stage in self.config.stages):
-            raise ConfigError(
-                "kl needs a whole copy of the weights at the stage's start; with split or 4-bit ones use 0"
-            )
-        self.cursor = Cursor()
-        self.limits = Limits(turns=self.config.turns)
-        self.revise = self.replan or REPLAN_POLICIES[self.config.revise]
-        self.decoding = self.config.decoding()
-        self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
-        self._scores: dict[Any, PlanScore | None] = {}
-        self.learner = Learner(self.model, self.config, self.accelerator, self.seed)
+    def __init__(
+        self, model: LocalModel | str | Path = "tiny-v1", env: TaskSuite | str = "mixed", *,
+        stages: Sequence[Stage] | None = None, rewards: Reward | None = None, output_dir: str | Path | None = None,
+        resume: bool = False, seed: int = 0, config: TrainConfig | None = None, weights: WeightsConfig | None = None,
+        algorithm: Algorithm | None = None, judge: Judge | None = None, replan: ReplanPolicy | None = None,
+        matcher: Matcher | None = None, on_iteration: Progress | None = None,
+        on_stage_end: Callable[[Stage], None] | None = None, checkpoint_every: int = 5,
+        about: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        config = config or TrainConfig()
+        self.config = config if stages is None else config.model_copy(update={"stages": tuple(stages)})
+        self.algorithm = algorithm or build(self.config.algorithm)
+        if rewards is not None:
+            self.algorithm = replace(self.algorithm, reward=rewards)
+        self.suite, self.seed, self.folder = suite(env), seed, Path(output_dir) if output_dir else None
+        self.model = model if isinstance(model, LocalModel) else LocalModel.load(str(model), weights, seed)
+        self.accelerator: Accelerator = processes.start(self.model, self.config)
+        self.on_iteration, self.on_stage_end, self.checkpoint_every = on_iteration, on_stage_end, checkpoint_every
+        self.about = {"env": self.suite.name} | (about or {})
+        self.sampler = Sampler(
+            self.model, self.suite.make_env, self.config.decoding(), replan or REPLAN_POLICIES[self.config.replan],
+            Limits(turns=self.config.turns), matcher or MATCHERS[self.config.matcher],
+            None if self.model.weights.sharded else partial(processes.play_together, accelerator=self.accelerator),
+        )  # fmt: skip
+        self.judge = processes.asked_once(judge or rules_judge(self.suite.make_env), self.accelerator)
+        self.learner = Learner(self.model, self.config, self.accelerator, seed, self.algorithm.loss)
         found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
-        length = self._resume(found) if found else 0
+        if found and not resume:
+            raise ConfigError(
+                f"{str(self.folder)!r} already holds a run; continue it with resume, or choose another folder"
+            )
+        self.cursor, length = state.restore(found, self.learner, self.config, seed) if found else (Cursor(), 0)
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
         self.resumed = found is not None
-        if filed := [s.name for s in self.config.stages[self.cursor.stage :] if s.plans == "file"]:
-            if not self.config.plan_file:
-                raise ConfigError(f"the stage {filed[0]!r} takes its plans from a plan file; give one as plan_file")
-            self._filed = sources.from_file(Path(self.config.plan_file))
-
-    def _shard(self) -> None:
-        if not is_initialized():
-            raise ConfigError("shard splits weights over several processes; start with accelerate launch, or use false")
-        if self.model.weights.config.quantize != "none":
-            raise ConfigError("a base in four bits is not split over processes; use quantize: none, or shard: false")
-        self.model.weights.shard(self.accelerator.device)
+        self._filed = sources.plan_file(self.config, self.cursor.stage)
+        self.demonstrations: list[Episode] = []
+        if self.config.warm_start and not self.cursor.warm:
+            if self.accelerator.num_processes > 1:
+                raise ConfigError("warm_start runs in one process; start the run there, stop it after that, and resume")
+            self.demonstrations = sources.demonstrations(self.suite, self.sampler, self.config.warm_start, seed)
 
     # -- the algorithm -----------------------------------------------------------------------
 
     def train(self) -> None:
-        """Run all stages from where the run stands, after an optional warm start."""
-        if self.config.warm_start and not self.cursor.warm:
-            if self.accelerator.num_processes > 1:
-                raise ConfigError(
-                    "warm_start runs in one process; start the run there, stop it after the warm start, and go on"
-                )
+        """Run all stages from where the run is, after an optional warm start."""
+        if self.demonstrations:
             self._warm_start()
         while self.cursor.stage < len(self.config.stages):
             stage = self.config.stages[self.cursor.stage]
@@ -147,198 +125,78 @@ class ProgressiveTrainer:
                     self.save()
             self.cursor.stage, self.cursor.iteration = self.cursor.stage + 1, 0
             self.learner.end()
+            self._keep(stage)
             if self.on_stage_end:
                 self.on_stage_end(stage)
             self.save()
 
-    def _warm_start(self) -> None:
-        """Supervised learning from the oracle's play, both roles."""
-        from hiplan.training.warmstart import oracle_demonstrations, warm_start  # trl takes seconds to import
-
-        began = time.perf_counter()
-        rng = random.Random(derive_seed(self.seed, "warm start"))
-        tasks = [self.task_mix(rng) for _ in range(self.config.warm_start)]
-        episodes = oracle_demonstrations(
-            tasks, self.model.prompts, self.make_env, replan=self.revise, limits=self.limits
-        )
-        losses = warm_start(self.model, episodes, seed=self.seed)
-        self.metrics.add(
-            {"kind": "warm start", "episodes": len(episodes), **losses}, warm_s=time.perf_counter() - began
-        )
-        self.cursor.warm = True
-        self.save()
-
     def _iterate(self, stage: Stage) -> None:
         began = time.perf_counter()
-        rollouts = self._collect(stage)
+        rollouts = self.algorithm.collect(self._collector(stage))
+        self.cursor.env_steps += sum(len(rollout.episode.turns) for rollout in rollouts)
         collected = time.perf_counter()
-        row = self._describe(stage, rollouts) | self._read(rollouts)
-        self.learner.next_iteration()
-        self._scores.clear()
-        lessons = {role: self._lesson(stage, role, rollouts) for role in stage.trains}
-        for role, (figures, rows) in lessons.items():
-            row |= figures
-            if rows:
-                row |= self.learner.update(role, rows, self.learner.held(rollouts.episodes), self.cursor.total)
-        row |= self.learner.drift(rollouts.episodes)
+        row: dict[str, Any] = {"kind": "train", "stage": stage.name, "iteration": self.cursor.total}
+        row |= record.of_rollouts(rollouts) | {"env_steps": self.cursor.env_steps} | self._plan_kl(rollouts)
+        decisions = self._decisions(stage, rollouts)
+        advantages = self.algorithm.credit(decisions)
+        for modulate in self.algorithm.modulators:
+            advantages = modulate(decisions, advantages)
+        updates = RoleUpdates(self.learner, stage, rollouts, decisions, advantages, self.cursor.total)
+        self.algorithm.schedule(updates)
+        row |= updates.figures() | self.learner.drift([rollout.episode for rollout in rollouts])
         self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)
         if self.on_iteration:
             self.on_iteration(row)
 
-    # -- rollouts ----------------------------------------------------------------------------
+    # -- collect and reward ------------------------------------------------------------------
 
-    def _collect(self, stage: Stage) -> Rollouts:
-        """Groups of episodes that share the task and, where plans are given, the plan."""
-        found = self._roll(stage, 0, self.config.groups, 0)
-        for attempt in range(1, 1 + self.config.resample):
-            missing = self.config.groups - len(self._informative(stage, found))
-            if missing <= 0:
-                break
-            more = self._roll(stage, attempt, missing, max(found.groups, default=-1) + 1)
-            found = Rollouts(found.episodes + more.episodes, found.groups + more.groups, found.planned + more.planned)
-        self.cursor.env_steps += sum(len(e.turns) for e in found.episodes)
-        return found
+    def _collector(self, stage: Stage) -> Collector:
+        def useful(rollouts: Sequence[Rollout]) -> set[int]:
+            decisions = self._decisions(stage, rollouts)
+            return {group for role in stage.trains for group in informative(*record.rewards(decisions, role))}
 
-    def _roll(self, stage: Stage, attempt: int, count: int, first_group: int) -> Rollouts:
-        seed = derive_seed(self.seed, self.cursor.stage, self.cursor.iteration, attempt)
-        rng = random.Random(seed)
-        tasks = self._tasks(stage, rng, count)
-        planners: list[PlannerProtocol | None] = self._source(stage)(tasks, seed)
-        jobs, groups, planned = [], [], []
-        for g, (task, planner) in enumerate(zip(tasks, planners, strict=True)):
-            bare = rng.random() < stage.no_plan and "executor" in stage.trains
-            chosen = NoPlanner() if bare else planner
-            if chosen is None:  # the source has no plan for this task
-                continue
-            for k in range(self.config.group_size):
-                jobs.append(Job(task, chosen, self.executor, derive_seed(seed, g, k)))
-                groups.append(first_group + g)
-                planned.append(not isinstance(chosen, NoPlanner))
+        def draw(rng: random.Random, count: int) -> Sequence[Task]:
+            if stage.plans == "file":
+                return rng.choices(self._filed[1], k=count)
+            return [self.suite.train(rng) for _ in range(count)]
 
-        def play(mine: Sequence[Job]) -> list[Episode]:
-            return rollout(mine, self.model, self.make_env, self.decoding, self.revise, self.limits)
+        judged = self.algorithm.reward is None and any(stage.rewards.judged(role) for role in stage.trains)
+        source = sources.of_stage(stage.plans, self.sampler, self.judge, self._filed[0])
+        seed = (self.seed, self.cursor.stage, self.cursor.iteration)
+        return Collector(self.sampler, stage, source, draw, seed, self.config, useful, self.judge if judged else None)
 
-        return Rollouts(self.play(jobs, play), groups, planned)
+    def _decisions(self, stage: Stage, rollouts: Sequence[Rollout]) -> list[Decision]:
+        def of_stage(episode: Episode, role: Role) -> float:
+            return role_reward(episode, role, stage.rewards)
 
-    def play(self, jobs: Sequence[Job], play: Callable[[Sequence[Job]], list[Episode]]) -> list[Episode]:
-        """All jobs' episodes: a share of them played by each process, or with split weights all by all, in step."""
-        return play(jobs) if self.model.weights.sharded else play_together(jobs, play, self.accelerator)
+        return decisions_of(rollouts, stage.trains, self.algorithm.reward or of_stage)
 
-    def _tasks(self, stage: Stage, rng: random.Random, count: int) -> list[Task]:
-        if stage.plans == "file":
-            return rng.choices(self._filed[1], k=count)
-        return [self.task_mix(rng) for _ in range(count)]
-
-    def _source(self, stage: Stage) -> sources.PlanSource:
-        own = (self.model, self.planner, self.executor, self.make_env, self.decoding)
-        match stage.plans:
-            case "self":
-                return sources.always(self.planner)
-            case "oracle":
-                return sources.oracle()
-            case "none":
-                return sources.none()
-            case "hindsight":
-                return sources.hindsight(*own, self.limits, self.revise)
-            case "filtered":
-                return sources.filtered(*own)
-            case "file":
-                return self._filed[0]
-
-    # -- learning ----------------------------------------------------------------------------
-
-    def _rewards(self, stage: Stage, role: Role, rollouts: Rollouts) -> tuple[list[int], list[float]]:
-        """Indices of the episodes in which the role took part, and its reward in each."""
-        mine = [
-            i for i, e in enumerate(rollouts.episodes) if role in e.conversations and e.stop is not StopReason.FAULT
-        ]
-        rewards = []
-        for i in mine:
-            episode = rollouts.episodes[i]
-            score = self._score(episode) if stage.rewards.judged(role) else None
-            rewards.append(role_reward(episode, role, stage.rewards, score))
-        return mine, rewards
-
-    def _score(self, episode: Episode) -> PlanScore | None:
-        """The rule-based judge's of the first plan, once per task and plan of an iteration."""
-        plan = episode.plans[0].plan if episode.plans else None
-        key = episode.task.id, plan and plan.steps
-        if key not in self._scores:
-            (score,) = rules_judge(self.make_env)([Submission(episode.task, episode.observation, plan)])
-            self._scores[key] = None if isinstance(score, Unjudged) else score
-        return self._scores[key]
-
-    def _informative(self, stage: Stage, rollouts: Rollouts) -> set[Any]:
-        useful: set[Any] = set()
-        for role in stage.trains:
-            mine, rewards = self._rewards(stage, role, rollouts)
-            useful |= informative(rewards, [rollouts.groups[i] for i in mine])
-        return useful
-
-    def _lesson(self, stage: Stage, role: Role, rollouts: Rollouts) -> tuple[dict[str, Any], list[Row]]:
-        """Figures, and what one role learns from its own rewards; episodes without advantage are left out."""
-        mine, rewards = self._rewards(stage, role, rollouts)
-        groups = [rollouts.groups[i] for i in mine]
-        if not mine:
-            return {}, []
-        advantages = ESTIMATORS[self.config.estimator](rewards, groups)
-        rows = [
-            row
-            for i, a in zip(mine, advantages, strict=True)
-            if abs(a) > 1e-9
-            for row in rows_of([rollouts.episodes[i]], role, float(a))
-        ]
-        flat = 1 - len(informative(rewards, groups)) / len(set(groups))
-        figures: dict[str, Any] = {f"reward_{role}": float(np.mean(rewards)), f"zero_variance_{role}": flat}
-        return figures, self.learner.rescored(role, rows)
-
-    def _read(self, rollouts: Rollouts) -> dict[str, Any]:
-        """How much the executor's words depend on the plan it reads, on some of these episodes (``plan_kl``)."""
-        planned = [e for e in rollouts.episodes if "executor" in e.conversations and e.plans and e.plans[0].plan]
-        some = list({e.task.id: e for e in reversed(planned)}.values())[::-1][: self.config.plan_kl]
+    def _plan_kl(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+        some = record.for_plan_kl(rollouts, self.config.plan_kl)
         return {"plan_kl": plan_kl(self.model, some, self.config.temperature)} if some else {}
 
-    # -- the record --------------------------------------------------------------------------
+    def _warm_start(self) -> None:
+        """Supervised learning from the oracle's play, both roles."""
+        from hiplan.training.warmstart import warm_start  # trl takes seconds to import
 
-    def _describe(self, stage: Stage, rollouts: Rollouts) -> dict[str, Any]:
-        planned = [e for e, p in zip(rollouts.episodes, rollouts.planned, strict=True) if p]
-        shown = planned or rollouts.episodes
-        kept_to = [scores(e) for e in planned]
-        shares = [s.adherence for s in kept_to if s.adherence is not None]
-        covered = [s.coverage for s in kept_to if s.coverage is not None]
-        return {
-            "kind": "train",
-            "stage": stage.name,
-            "iteration": self.cursor.total,
-            "success": float(np.mean([e.success for e in shown])) if shown else 0.0,
-            "adherence": float(np.mean(shares)) if shares else None,
-            "coverage": float(np.mean(covered)) if covered else None,
-            "turns": float(np.mean([len(e.turns) for e in shown])) if shown else 0.0,
-            "revisions": float(np.mean([len(e.plans) - 1 for e in shown])) if shown else 0.0,
-            "episodes": len(rollouts.episodes),
-            "faults": sum(e.stop is StopReason.FAULT for e in rollouts.episodes),
-            "env_steps": self.cursor.env_steps,
-        }
+        began = time.perf_counter()
+        losses = warm_start(self.model, self.demonstrations, seed=self.seed)
+        row = {"kind": "warm start", "episodes": len(self.demonstrations), **losses}
+        self.metrics.add(row, warm_s=time.perf_counter() - began)
+        self.cursor.warm, self.demonstrations = True, []
+        self.save()
 
     def _spent(self, stage: Stage) -> bool:
         return stage.env_steps is not None and self.cursor.env_steps >= stage.env_steps
 
-    def save(self) -> None:
-        """Write a checkpoint of the run as it stands; the first process does, the others wait."""
-        if self.folder is None:
-            return
-        tensors = self.learner.state()
-        if self.accelerator.is_main_process:
-            folder, state = self.folder / "checkpoints", {"cursor": vars(self.cursor), "metrics": self.metrics.length}
-            name = f"{self.cursor.total:06d}-{self.cursor.stage}"
-            checkpoint.save_state(folder / name, tensors, state | {"seed": self.seed})
-            checkpoint.prune(folder, keep=2)
-        self.accelerator.wait_for_everyone()
+    def _keep(self, stage: Stage) -> None:
+        """Write the finished stage, with what playing it as in training takes."""
+        if self.folder is not None:
+            about = {"stage": stage.name, "seed": self.seed} | played_by(self.sampler) | self.about
+            save_stage(self.model, self.folder / "stages" / stage.name, about, self.accelerator.is_main_process)
 
-    def _resume(self, folder: Path) -> int:
-        tensors, state = checkpoint.load_state(folder)
-        if state["seed"] != self.seed:
-            raise CheckpointError(f"{str(folder)!r} was made with seed {state['seed']}, not {self.seed}")
-        self.cursor = Cursor(**state["cursor"])
-        self.learner.load(tensors, self.config.stages[self.cursor.stage] if self.cursor.iteration > 0 else None)
-        return int(state["metrics"])
+    def save(self) -> None:
+        """Write a checkpoint of the run as it is."""
+        if self.folder is not None:
+            folder, rows = self.folder / "checkpoints", self.metrics.length
+            state.save(folder, self.cursor, self.learner, rows, self.seed, self.accelerator)

@@ -10,23 +10,21 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from hiplan.coordination import Limits, ReplanPolicy
-from hiplan.env import EnvFactory
 from hiplan.errors import ConfigError
 from hiplan.executors import OracleExecutor, WrittenExecutor
 from hiplan.model import ScriptedModel
 from hiplan.models.local import LocalModel
 from hiplan.planners import NoPlanner, OraclePlanner, WrittenPlanner
-from hiplan.prompts import Prompts
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
-from hiplan.trace import ROLES, Episode, Role
+from hiplan.trace import ROLES, Episode, Role, StopReason
 from hiplan.training.batch import Row
 
 
@@ -71,7 +69,7 @@ def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Rol
     found: list[tuple[list[int], list[bool]]] = []
     for conversation in (c for e in episodes for c in e.exchanges(role)):
         if any(segment.dropped for segment in conversation.segments):  # later answers did not see all of earlier ones
-            found += [(row.ids, row.trained) for row in Row.of(conversation, 0.0)]
+            found += [(row.ids, row.trained) for row in Row.of(conversation)]
         else:
             found.append(side.codec.row(conversation))
     cut = [(ids[: side.window], own[: side.window]) for ids, own in found]
@@ -84,28 +82,25 @@ def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Rol
     return rows
 
 
-def oracle_demonstrations(
-    tasks: Sequence[Task],
-    prompts: Prompts,
-    make_env: EnvFactory,
-    *,
-    no_plan: float = 0.15,
-    replan: ReplanPolicy | None = None,
-    limits: Limits | None = None,
-) -> list[Episode]:
-    """Episodes in which the environment's oracle plans and acts, written as a model with ``prompts`` would.
+def oracle_demonstrations(tasks: Sequence[Task], sampler: Sampler, *, no_plan: float = 0.15) -> list[Episode]:
+    """Episodes in which the environment's oracle plans and acts, written as the sampler's model would.
 
     ``no_plan``: share of the tasks played without a plan, so that this stays in the executor's
-    distribution. ``replan``: when the planner is asked again; it keeps the plan unless its own has changed.
+    distribution. Asked to revise, the planner keeps the plan unless its own has changed.
     Unsolved tasks are left out. Raises ``ConfigError`` where none is solved.
     """
+    prompts = sampler.model.prompts
     planner, executor = WrittenPlanner(OraclePlanner(), prompts), WrittenExecutor(OracleExecutor(), prompts)
     bare = [int((i + 1) * no_plan) > int(i * no_plan) for i in range(len(tasks))]
     jobs = [Job(task, NoPlanner() if b else planner, executor) for task, b in zip(tasks, bare, strict=True)]
-    episodes = rollout(jobs, ScriptedModel([]), make_env, replan=replan, limits=limits)
+    episodes = replace(sampler, model=ScriptedModel([])).run(jobs)
     solved = [episode for episode in episodes if episode.success]
     if not solved:
         kinds = ", ".join(sorted({task.env for task in tasks})) or "none"
+        if any(episode.stop is StopReason.TURN_LIMIT and episode.turns for episode in episodes):
+            raise ConfigError(
+                f"the oracle solved none of {len(tasks)} tasks within {sampler.limits.turns} turns; raise turns"
+            )
         raise ConfigError(
             f"the oracle solved none of {len(tasks)} tasks (environments: {kinds}); a warm start needs an "
             "environment with oracle_plan and oracle_action, or demonstrations of your own"

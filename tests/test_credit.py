@@ -1,4 +1,4 @@
-"""Credit assignment against the numbers worked by hand in shared/ALGORITHMS.md ("Role groups"), and its identities."""
+"""Credit assignment against the numbers worked by hand in "Role groups", and its identities."""
 
 import random
 
@@ -7,8 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiplan.training.advantages import EPSILON, ESTIMATORS, group_center, grpo, informative, leave_one_out, rejection
+from hiplan.trace import Role
+from hiplan.training.credit import (
+    CREDITS,
+    Decision,
+    group_center,
+    grpo,
+    informative,
+    leave_one_out,
+    per_episode,
+    successes,
+)
+from hiplan.training.credit.episodic import EPSILON
 
+ESTIMATORS = {"grpo": grpo, "loo": leave_one_out}
 PLANNER, EXECUTOR, TURNS = [1.5, 0.5, 0.0, 2.0], [1.0, 0.0, 0.0, 1.0], [2, 1, 1, 4]
 TASK = ["task"] * 4
 # Rewards that are multiples of 1/8 make every sum exact, so that "equal" means equal.
@@ -56,8 +68,51 @@ def test_grpo_divides_by_the_sample_deviation_plus_epsilon() -> None:
     assert EPSILON == 1e-4
 
 
-def test_rejection_keeps_the_full_successes() -> None:
-    assert rejection([1.1, 1.0, 0.99, 0.0, -1.0], ["a"] * 5).tolist() == [1, 1, 0, 0, 0]
+def decision(episode: int, reward: float, role: Role = "executor", turn: int = 0, group: int = 0) -> Decision:
+    return Decision(
+        episode,
+        group,
+        "task",
+        role,
+        turn,
+        "action",
+        0,
+        "",
+        reward,
+        tokens=3,
+        surprisal=1.0,
+        done=False,
+        truncated=False,
+    )
+
+
+def test_an_episodes_advantage_is_that_of_all_its_decisions() -> None:
+    """Rewards per decision are summed; roles and groups have statistics of their own."""
+    rewards = {("planner", 0): [1.5], ("planner", 1): [0.5], ("executor", 0): [0.25, 0.75], ("executor", 1): [0.0]}
+    made = [
+        decision(i, r, role, turn)
+        for (role, i), of in rewards.items()
+        for turn, r in enumerate(of)  # type: ignore[arg-type]
+    ]
+    found = per_episode(lambda values, groups: group_center(values, groups))(made)
+    np.testing.assert_allclose(found, [0.5, -0.5, 0.5, 0.5, -0.5])
+    apart = per_episode(leave_one_out)([*made, decision(7, 9.0, group=1)])
+    np.testing.assert_allclose(apart, [1, -1, 1, 1, -1, 0])
+
+
+def test_successes_are_imitated_and_nothing_else() -> None:
+    rewards = [[1.0], [0.95], [0.0, 1.0], [0.0]]
+    made = [decision(i, r, turn=t) for i, of in enumerate(rewards) for t, r in enumerate(of)]
+    assert successes(made).tolist() == [1, 0, 1, 1, 0]
+
+
+@given(grouped, st.sampled_from(sorted(CREDITS)), st.randoms(use_true_random=False))
+def test_permuting_decisions_permutes_advantages(rows: list[tuple[float, int]], name: str, rng: random.Random) -> None:
+    made = [decision(i // 2, r, turn=i % 2, group=rows[i // 2 * 2][1]) for i, (r, _) in enumerate(rows)]
+    order = list(range(len(made)))
+    rng.shuffle(order)
+    straight, shuffled = CREDITS[name](made), CREDITS[name]([made[i] for i in order])
+    np.testing.assert_allclose(shuffled, straight[order], atol=1e-9)
 
 
 @pytest.mark.parametrize(("singleton", "expected"), [("zero", 0.0), ("raw", 3.0)])

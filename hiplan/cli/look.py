@@ -1,8 +1,7 @@
-"""The ``hiplan`` command: look at what runs have written. Training is ``python experiments/run.py``."""
+"""``hiplan inspect`` and ``report``: look at what runs have written."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,22 +9,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from hiplan.errors import ConfigError, UserError
+from hiplan.errors import ConfigError
 from hiplan.report.files import read_episodes
 from hiplan.report.html import write_report
 from hiplan.report.overview import overview
 from hiplan.report.transcript import print_transcript
 from hiplan.trace import Episode, Verdict
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Look at what hiplan's runs have written.",
-)
 
-
-@app.command()
 def inspect(
     source: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder, or a JSONL file with one episode per line.")
@@ -73,7 +64,6 @@ def inspect(
         console.print(Text(f"\nThis is episode {number}. Another one: --index NUMBER", "dim"))
 
 
-@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write the run's report.html anew."""
     if not run.is_dir():
@@ -99,12 +89,3 @@ def choose(source: Path, index: int | None = None, verdict: Verdict | None = Non
         where = f"episode {index}" if index is not None else f"any of the {len(episodes)} episodes"
         raise ConfigError(f"no action {str(verdict)!r} in {where} of {str(path)!r}; try another verdict")
     return chosen
-
-
-def main() -> None:
-    """Run the command; a user's mistake is one line on standard error and exit code 2."""
-    try:
-        app()
-    except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)

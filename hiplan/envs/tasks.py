@@ -1,4 +1,4 @@
-"""Task panels: fixed, named, hashed lists of task specifications, and the distributions they come from.
+"""Tasks of the embedded environments: distributions, suites, and panels (fixed, named, hashed lists of tasks).
 
 ``train``: what training samples from. ``heldout``: deeper, longer, other goals; never trained on.
 ``dev``: half of each, from other seeds; tuning looks at it alone. A panel seed makes a fresh panel of
@@ -12,17 +12,24 @@ import importlib.resources
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from hiplan.errors import ConfigError
+from hiplan.env import EnvFactory, Environment
+from hiplan.envs.crafting import Crafting
+from hiplan.envs.household import Household
+from hiplan.errors import ConfigError, TaskError
+from hiplan.named import named
 from hiplan.task import Task
 
 PanelName = Literal["train", "dev", "heldout"]
 EnvName = Literal["mixed", "crafting", "household"]
 TaskMix = Callable[[random.Random], Task]
+ENVIRONMENTS: dict[str, EnvFactory] = {"crafting": Crafting, "household": Household}
 SIZES: dict[PanelName, int] = {"train": 128, "dev": 64, "heldout": 128}
 
 
@@ -88,21 +95,58 @@ def _crafting_task(rng: random.Random, depth: int, crafts: int, distractors: int
     return Task(env="crafting", params=params)
 
 
-def train_mix(env: EnvName = "mixed") -> TaskMix:
+@dataclass(frozen=True)
+class TaskSuite:
+    """Tasks to train on and to measure on, and how their environments are built.
+
+    ``train`` and ``heldout`` draw a task; without ``heldout``, panels of that name are further tasks of ``train``.
+    """
+
+    name: str
+    make_env: EnvFactory
+    train: TaskMix
+    heldout: TaskMix | None = None
+
+
+def make_env(task: Task) -> Environment:
+    """Build the embedded environment a task names. Raises ``TaskError`` for an unknown name."""
+    factory = ENVIRONMENTS.get(task.env)
+    if factory is None:
+        raise TaskError(f"no environment is called {task.env!r}; expected one of {', '.join(sorted(ENVIRONMENTS))}")
+    return factory(task)
+
+
+def _embedded(env: EnvName) -> TaskSuite:
+    return TaskSuite(env, make_env, partial(train_task, env=env), partial(heldout_task, env=env))
+
+
+SUITES: dict[str, TaskSuite] = {env: _embedded(env) for env in ("mixed", "crafting", "household")}
+
+
+def suite(env: str | TaskSuite) -> TaskSuite:
+    """A suite of hiplan's by name, or a user's as ``module:name`` or ``file.py:name``. Raises ``ConfigError``."""
+    found = env if isinstance(env, TaskSuite) else named(env, SUITES, "task suite")
+    if not isinstance(found, TaskSuite):
+        raise ConfigError(f"{env!r} is a {type(found).__name__}; expected a hiplan.envs.TaskSuite")
+    return found
+
+
+def train_mix(env: str | TaskSuite = "mixed") -> TaskMix:
     """The distribution training samples from."""
-    return lambda rng: train_task(rng, env)
+    return suite(env).train
 
 
-def fresh_panel(name: PanelName, seed: int, env: EnvName = "mixed", size: int | None = None) -> Panel:
+def fresh_panel(name: PanelName, seed: int, env: str | TaskSuite = "mixed", size: int | None = None) -> Panel:
     """A panel of the same distribution, made from ``seed`` (0 made the shipped ones)."""
-    rng = random.Random(f"panel {env} {name} {seed}")
+    known = suite(env)
+    train, heldout = known.train, known.heldout or known.train
+    rng = random.Random(f"panel {known.name} {name} {seed}")
     n = SIZES[name] if size is None else size
     if name == "dev":
-        tasks = [train_task(rng, env) if i < n // 2 else heldout_task(rng, env) for i in range(n)]
+        tasks = [train(rng) if i < n // 2 else heldout(rng) for i in range(n)]
     else:
-        make = train_task if name == "train" else heldout_task
-        tasks = [make(rng, env) for _ in range(n)]
-    return Panel(name=f"{env}-{name}-{seed}", tasks=tuple(tasks))
+        tasks = [(train if name == "train" else heldout)(rng) for _ in range(n)]
+    return Panel(name=f"{known.name}-{name}-{seed}", tasks=tuple(tasks))
 
 
 def shipped_panel(name: PanelName, env: EnvName = "mixed") -> Panel:

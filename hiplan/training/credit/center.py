@@ -1,20 +1,19 @@
-"""Credit assignment as pure functions of arrays.
+"""The primitive that most estimators need: ``group_center`` subtracts a group's baseline from each value.
 
-One primitive serves most estimators: ``group_center`` subtracts a group's baseline from each value and may
-divide by the group's spread. *Unit* matters: statistics over turn rows weigh long episodes more than
-statistics over episodes do.
+It may divide by the group's spread. *Unit* matters: statistics over turns weigh long episodes more than statistics over
+episodes do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-EPSILON = 1e-4
+Group = TypeVar("Group", bound=Hashable)
 
 
 def group_center(
@@ -56,34 +55,10 @@ def group_center(
     return out
 
 
-def grpo(rewards: Sequence[float], groups: Sequence[Hashable]) -> Floats:
-    """GRPO: ``(R - mean) / (std + 1e-4)`` over the group's episodes, std with ddof 1 as in TRL and verl.
-
-    Called once per role with that role's own rewards it is role-wise GRPO (Dr.MAS).
-    """
-    return group_center(rewards, groups, scale="std1", epsilon=EPSILON)
-
-
-def leave_one_out(rewards: Sequence[float], groups: Sequence[Hashable]) -> Floats:
-    """RLOO: each episode against the mean of its group's others."""
-    return group_center(rewards, groups, baseline="loo")
-
-
-def rejection(rewards: Sequence[float], groups: Sequence[Hashable]) -> Floats:
-    """Rejection-sampling fine-tuning: 1 for an episode with the full outcome reward, else 0.
-
-    With it the policy-gradient loss is the log-likelihood of the successes: the supervised baseline.
-    """
-    return (np.asarray(rewards, dtype=np.float64) >= 1.0).astype(np.float64)
-
-
-ESTIMATORS = {"grpo": grpo, "loo": leave_one_out, "rejection": rejection}
-
-
-def informative(rewards: Sequence[float], groups: Sequence[Hashable]) -> set[Hashable]:
+def informative(rewards: Sequence[float], groups: Sequence[Group]) -> set[Group]:
     """Groups whose episodes do not all have the same reward; the others teach nothing."""
-    low: dict[Hashable, float] = {}
-    high: dict[Hashable, float] = {}
+    low: dict[Group, float] = {}
+    high: dict[Group, float] = {}
     for reward, group in zip(rewards, groups, strict=True):
         low[group] = min(reward, low.get(group, reward))
         high[group] = max(reward, high.get(group, reward))

@@ -1,0 +1,3 @@
+from hiplan.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""Functions and objects by name: one of hiplan's own, or ``module:name`` or ``file.py:name`` for a user's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hiplan.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def named(name: str, known: Mapping[str, T], what: str) -> T:
+    """The entry of ``known``, or what ``module:name`` or ``file.py:name`` refers to; the code there is run.
+
+    Raises ``ConfigError`` that says what is missing.
+    """
+    if name in known:
+        return known[name]
+    home, colon, attribute = name.rpartition(":")
+    if not (colon and home and attribute):
+        raise ConfigError(
+            f"no {what} is called {name!r}; expected one of {', '.join(known)}, or 'module:name' or 'file.py:name'"
+        )
+    module = _from_file(Path(home), what) if home.endswith(".py") else _from_path(home, what)
+    try:
+        found: T = getattr(module, attribute)
+    except AttributeError:
+        raise ConfigError(f"{home!r} has no {attribute!r}; {name!r} should name a {what}") from None
+    return found
+
+
+def name_of(value: T, known: Mapping[str, T]) -> str | None:
+    """The name of a value; ``None`` where it is none of ``known``."""
+    return next((name for name, other in known.items() if other is value), None)
+
+
+def _from_path(name: str, what: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"the module {name!r} with a {what} cannot be imported ({error}); install it, or give 'file.py:name'"
+        ) from None
+
+
+def _from_file(path: Path, what: str) -> Any:
+    """The file as a module, loaded once however often it is named."""
+    if not path.is_file():
+        raise ConfigError(f"no file at {str(path)!r}, which should hold a {what}")
+    name = f"hiplan_user_{path.resolve().stem}_{abs(hash(path.resolve()))}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise ConfigError(f"{str(path)!r} with a {what} cannot be run: {type(error).__name__}: {error}") from None
+    return sys.modules[name]

@@ -1,0 +1,28 @@
+"""Credit assignment: from the rewards of an iteration's decisions to one advantage each. One estimator a file."""
+
+from hiplan.training.credit.center import Floats, group_center, informative
+from hiplan.training.credit.decision import Credit, Decision, Estimator, Modulator, per_episode
+from hiplan.training.credit.episodic import grpo, leave_one_out
+from hiplan.training.credit.imitation import successes
+
+CREDITS: dict[str, Credit] = {
+    "grpo": per_episode(grpo),
+    "loo": per_episode(leave_one_out),
+    "successes": successes,
+}
+"""Those that settings name; a user's are named as ``module:function``."""
+
+__all__ = [
+    "CREDITS",
+    "Credit",
+    "Decision",
+    "Estimator",
+    "Floats",
+    "Modulator",
+    "group_center",
+    "grpo",
+    "informative",
+    "leave_one_out",
+    "per_episode",
+    "successes",
+]

@@ -1,0 +1,44 @@
+"""Where a run is, and its checkpoints: weights, optimizers and cursor, saved in one step and restored bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from hiplan.errors import CheckpointError
+from hiplan.training import checkpoint
+from hiplan.training.config import TrainConfig
+from hiplan.training.learner import Learner
+
+
+@dataclass
+class Cursor:
+    """Where the run is: the next iteration of a stage, environment steps so far, and whether warmed up."""
+
+    stage: int = 0
+    iteration: int = 0
+    total: int = 0
+    env_steps: int = 0
+    warm: bool = False
+
+
+def save(folder: Path, cursor: Cursor, learner: Learner, rows: int, seed: int, accelerator: Accelerator) -> None:
+    """Write a checkpoint; the first process does, the others wait. ``rows``: of metrics so far."""
+    tensors = learner.state()
+    if accelerator.is_main_process:
+        state = {"cursor": vars(cursor), "metrics": rows, "seed": seed}
+        checkpoint.save_state(folder / f"{cursor.total:06d}-{cursor.stage}", tensors, state)
+        checkpoint.prune(folder, keep=2)
+    accelerator.wait_for_everyone()
+
+
+def restore(found: Path, learner: Learner, config: TrainConfig, seed: int) -> tuple[Cursor, int]:
+    """Load a checkpoint into the learner; the cursor and the metric rows then. Raises ``CheckpointError``."""
+    tensors, state = checkpoint.load_state(found)
+    if state["seed"] != seed:
+        raise CheckpointError(f"{str(found)!r} was made with seed {state['seed']}, not {seed}")
+    cursor = Cursor(**state["cursor"])
+    learner.load(tensors, config.stages[cursor.stage] if cursor.iteration > 0 else None)
+    return cursor, int(state["metrics"])
