@@ -53,6 +53,7 @@ from hiplan.prompts import Prompts
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
 from hiplan.task import Task
+from hiplan.trace import revisions
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def described(result: EvalResult) -> dict[str, Any]:
         "solved": "".join("01"[e.success] for e in result.episodes),
         "adherence": result.adherence,
         "coverage": result.coverage,
-        "revisions": fmean(sum(not r.kept and r.plan is not None for r in e.plans[1:]) for e in result.episodes),
+        "revisions": fmean(map(revisions, result.episodes)),
     }
 
 

@@ -47,7 +47,7 @@ from hiplan.report.curves import draw_curves
 from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
-from hiplan.trace import ROLES, Episode
+from hiplan.trace import ROLES, Episode, revisions
 from hiplan.training.checkpoint import write_text
 from hiplan.training.config import Stage
 from hiplan.training.trainer import ProgressiveTrainer
@@ -231,11 +231,6 @@ def costs(result: EvalResult) -> dict[str, float]:
     return {key: fmean(getattr(c, key) for c in every) for key in ("calls", "read", "written")}
 
 
-def revisions(episode: Episode) -> int:
-    """How often the plan was changed."""
-    return sum(record.plan is not None and not record.kept for record in episode.plans[1:])
-
-
 def panels(config: RunConfig) -> dict[str, Panel]:
     """The three panels of a run: shipped, or fresh from ``panel_seed``, maybe cut short."""
     out: dict[str, Panel] = {}
@@ -244,10 +239,7 @@ def panels(config: RunConfig) -> dict[str, Panel]:
             panel = shipped_panel(name, config.env)
         else:
             panel = fresh_panel(name, config.panel_seed, config.env)
-        if config.panel_tasks is not None:
-            step = max(1, len(panel.tasks) // config.panel_tasks)
-            panel = Panel(name=f"{panel.name}-{config.panel_tasks}", tasks=panel.tasks[::step][: config.panel_tasks])
-        out[name] = panel
+        out[name] = panel if config.panel_tasks is None else panel.cut(config.panel_tasks)
     return out
 
 

@@ -223,6 +223,11 @@ class Episode:
         return _adapter().validate_json(text)
 
 
+def revisions(episode: Episode) -> int:
+    """How often the plan changed after the first answer: kept plans and requests without a new plan do not count."""
+    return sum(record.plan is not None and not record.kept for record in episode.plans[1:])
+
+
 def printable(text: str) -> str:
     """Untrusted text as any file can hold it: lone surrogates become ``?``."""
     return text.encode("utf-8", "replace").decode()

@@ -29,7 +29,7 @@ from hiplan.prompts import BRIEF, FULL, Prompts
 from hiplan.report import step_states, transcript
 from hiplan.requests import Acted
 from hiplan.task import StepResult, Task
-from hiplan.trace import Episode, PlanRecord, Turn, Verdict
+from hiplan.trace import Episode, PlanRecord, Turn, Verdict, revisions
 from hiplan.training.sources import whole_plan
 
 DOOR = Task(
@@ -322,9 +322,11 @@ def test_scores_of_a_stream_are_those_counted_from_scratch(episode: Episode) -> 
     assert found.drift == max(map(len, told.split(".")), default=0)
     assert found.violations == verdicts.count(Verdict.PREMATURE) and found.actions == len(verdicts)
     plans = [record.plan for record in episode.plans if not record.kept]
-    written = [(before, after) for before, after in pairwise(plans) if before and after]
-    assert found.revisions == len(written)
-    least, most = (sum(diff(a, b, known).distance for a, b in written) for known in (range(10), ()))
+    written = [(before, after) for before, after in pairwise(plans) if after]
+    assert found.revisions == len(written) == revisions(episode)
+    least, most = (
+        sum(diff(a, b, known).distance if a else len(b.steps) for a, b in written) for known in (range(10), ())
+    )
     assert least <= found.edits <= most
     states = step_states(episode)[-1]
     assert found.done == {i for i, status in states.items() if status is StepStatus.DONE}

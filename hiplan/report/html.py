@@ -17,8 +17,8 @@ from hiplan.report.files import read_episodes, read_lines, read_object, read_tex
 from hiplan.report.graph import draw_plan
 from hiplan.report.tables import Row, panel_names, results, table
 from hiplan.report.template import PAGE
-from hiplan.report.transcript import blocks, clean, revisions, score_words, title
-from hiplan.trace import Episode
+from hiplan.report.transcript import blocks, clean, score_words, title
+from hiplan.trace import Episode, revisions
 
 MAX_EPISODES, DPI = 12, 110  # told on the page, and of their pictures
 CURVES = "Shaded: the stages. Faint lines are as measured, strong ones a moving average; bars are intervals."

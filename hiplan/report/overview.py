@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hiplan.coordination import scores
-from hiplan.report.transcript import revisions, shorten, title
-from hiplan.trace import Episode
+from hiplan.report.transcript import shorten, title
+from hiplan.trace import Episode, revisions
 
 MAX_ROWS = 40
 

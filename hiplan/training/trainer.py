@@ -38,7 +38,7 @@ from hiplan.models.local import LocalModel
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
-from hiplan.trace import Episode, Role, StopReason
+from hiplan.trace import Episode, Role, StopReason, revisions
 from hiplan.training import checkpoint, sources
 from hiplan.training.advantages import ESTIMATORS, informative
 from hiplan.training.batch import Row, rows_of
@@ -314,7 +314,7 @@ class ProgressiveTrainer:
             "adherence": float(np.mean(shares)) if shares else None,
             "coverage": float(np.mean(covered)) if covered else None,
             "turns": float(np.mean([len(e.turns) for e in shown])) if shown else 0.0,
-            "revisions": float(np.mean([len(e.plans) - 1 for e in shown])) if shown else 0.0,
+            "revisions": float(np.mean([revisions(e) for e in shown])) if shown else 0.0,
             "episodes": len(rollouts.episodes),
             "faults": sum(e.stop is StopReason.FAULT for e in rollouts.episodes),
             "env_steps": self.cursor.env_steps,
