@@ -11,14 +11,13 @@ from statistics import fmean
 from experiments.ablate import Summary, evaluation
 from experiments.job import PANELS
 from experiments.studies import SEARCH_SEED, Arm, Study
-from experiments.tables import Parts, gap, interval, over, part_name, parts_of, points, section, share, spread
+from experiments.tables import NAMES, Parts, gap, interval, over, part_name, parts_of, points, section, share, spread
 from hiplan.evaluation import wilson
 from hiplan.evaluation.panels import ALL
 from hiplan.report.comparisons import draw_arms
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
 
-NAMES = {"train": "train", "dev": "dev", "heldout": "held out"}
 AGENTS = {"plan": "with plans", "none": "without plans"}
 
 
@@ -117,27 +116,27 @@ def success(study: Study, arms: Sequence[Compared], stage: str) -> Section:
 
 def every_seed(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stage: str, dev: bool) -> Section:
     """A row per panel, environment and arm: every seed, the gain over its own start, the difference to the first."""
-    head = ["panel", "tasks", who(study), "decoding", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+    head = ["tasks", who(study), "decoding", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
     head += ["gain over its own start", f"against {arms[0].arm.label}"]
     rows: list[list[str]] = []
     for panel in ("train", "dev", "heldout") if dev else ("train", "heldout"):
         for part, where in parts(arms, panel).items():
-            place = [NAMES[panel], part_name(part, where)]
+            place = f"{NAMES[panel]}: {part_name(part, where)}"
             for label, start in starts(arms, (panel,)):
                 solved = start.solved("base", panel)
                 each = [points(share(one, where)) for one in solved]
-                rows.append([*place, label, told(start, "base", panel), *each, untrained(solved, where), "", ""])
+                rows.append([place, label, told(start, "base", panel), *each, untrained(solved, where), "", ""])
             for one in arms:
                 solved = one.solved(stage, panel)
                 got = [share(bits, where) for bits in solved]
                 gain = gap(solved, one.solved("base", panel), where) if one.has_start(panel) else ""
                 against = "" if one is arms[0] else gap(solved, arms[0].solved(stage, panel), where)
                 each = [points(percent) for percent in got]
-                rows.append([*place, one.arm.label, told(one, stage, panel), *each, spread(got), gain, against])
+                rows.append([place, one.arm.label, told(one, stage, panel), *each, spread(got), gain, against])
     note = (
         f"95 % t-intervals over {over(seeds)}, differences paired by task; untrained, one model: 95 % Wilson interval "
-        "over tasks. An arm's own start is the same agent, with plans or without, before training. An interval without "
-        "width means that every seed gave the same number."
+        "over tasks. An arm's own start is the same agent, with plans or without, before training; arms that began alike "
+        "share one row. An interval without width means that every seed gave the same number."
     )
     return section(f"Every seed, {stage_words(stage)}", note, head, rows)
 
@@ -157,10 +156,10 @@ def decodings(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stag
         best = [e["decoding"] for e in one.evaluations(stage, "dev")]
         for decoding, solved in tried.items():
             means = {part: [share(bits, where) for bits in solved] for part, where in split.items()}
-            chose = ", ".join(str(seed) for seed, name in zip(seeds, best, strict=True) if name == decoding)
+            chose = ", ".join(f"seed {seed}" for seed, name in zip(seeds, best, strict=True) if name == decoding)
             each = map(points, means[ALL])
             rows.append([one.arm.label, decoding, chose, *each, *(spread(means[part]) for part in (ALL, *inner))])
-    head = [who(study), "decoding", "chosen by seed", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+    head = [who(study), "decoding", "chosen by", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
     head += [f"{part_name(part, split[part])}: mean [95 %]" for part in inner]
     note = (
         f"Success on the {len(split[ALL])} dev tasks {stage_words(stage)}. The train and held-out panels were measured "
@@ -194,7 +193,7 @@ def reliance(study: Study, arms: Sequence[Compared], seeds: Sequence[int]) -> Se
         f"95 % t-intervals over {over(seeds)}, differences paired by task; shares of actions on plan were kept for all "
         "tasks together."
     )
-    return section(f"Under different plans, {study.reliance} tasks", note, head, rows)
+    return section(f"Under different plans, {NAMES[study.reliance or ALL]} tasks", note, head, rows)
 
 
 def costs(study: Study, arms: Sequence[Compared], chosen: dict[str, float], stage: str) -> Section:

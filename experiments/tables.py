@@ -16,6 +16,7 @@ from hiplan.report.comparisons import draw_deviations, draw_reliance
 from hiplan.report.diagnostics import Section
 from hiplan.trace import Verdict
 
+NAMES = {"train": "train", "dev": "dev", "heldout": "held-out"}
 BEFORE, AFTER = "untrained", "trained"
 DEFAULT = "on failure (default)"
 Kept = Mapping[str, Any]
@@ -105,55 +106,45 @@ def reliance_sections(
     rows, worth = [], []
     for part, where in parts.items():
         for condition in shown:
-            was, now = ([c["results"][condition] for c in found] for found in both)
-            got = [share(r["solved"], where) for r in now]
-            gain = gap([r["solved"] for r in now], [was[0]["solved"]] * len(now), where)
-            untrained = points(share(was[0]["solved"], where))
-            followed = _followed(condition, part, was, now)
-            rows.append(
-                [
-                    part_name(part, where),
-                    CONDITIONS[condition],
-                    untrained,
-                    *map(points, got),
-                    spread(got),
-                    gain,
-                    *followed,
-                ]
-            )
+            was, now = ([c["results"][condition]["solved"] for c in found] for found in both)
+            got, gain = [share(solved, where) for solved in now], gap(now, was[:1] * len(now), where)
+            label = [part_name(part, where), CONDITIONS[condition], points(share(was[0], where))]
+            rows.append([*label, *map(points, got), spread(got), gain])
         worth += _worth(part, where, both, shown)
     spelled = [[100 * c["overlap"] for c in found if c["overlap"] is not None] for found in both]
     worth.append([ALL, "words of an action that one step of the plan spells out, %", *map(spread, spelled)])
-    drawn = [part for part in parts if part != ALL] or [ALL]
-    success = {
-        part: {
-            c: (
-                share(before[0]["results"][c]["solved"], parts[part]) / 100,
-                [share(a["results"][c]["solved"], parts[part]) / 100 for a in after],
-            )
-            for c in shown
-        }
-        for part in drawn
-    }
-    picture = draw_reliance(success, out / f"reliance-{name}.png")
-    head = ["tasks", "plan", BEFORE, *map(_seed, seeds), f"{AFTER}: mean [95 %]", "gain", "adherence", "steps done"]
-    note = (
-        f"The same executor on the same tasks, one decoding. 95 % t-intervals over {over(seeds)}. Adherence and steps "
-        "done: untrained → trained, of episodes with a plan; they were kept for all tasks together."
-    )
+    picture = draw_reliance(_shares(parts, shown, both), out / f"reliance-{name}.png")
+    head = ["tasks", "plan", BEFORE, *map(_seed, seeds), f"{AFTER}: mean [95 %]", "gain"]
+    note = f"The same executor on the same tasks, one decoding. 95 % t-intervals over {over(seeds)}."
+    kept_to = [[CONDITIONS[c], *_followed(c, both)] for c in shown if c not in ("paraphrased", "none")]
+    followed = ["plan", "actions on plan", "steps done"]
+    means = "Untrained → trained, means over episodes with a plan. They were kept for all environments together."
     how = f"Paired by task, 95 % t-intervals: untrained over tasks (one model), trained over {over(seeds)}."
     return [
-        section(f"Success under different plans, {name} tasks", note, head, rows, picture.name),
-        section(f"What the plan is worth, {name} tasks", how, ["tasks", "", BEFORE, AFTER], worth),
+        section(f"Success under different plans, {NAMES[name]} tasks", note, head, rows, picture.name),
+        section(f"What the plan is worth, {NAMES[name]} tasks", how, ["tasks", "", BEFORE, AFTER], worth),
+        section(f"How far the plan was followed, {NAMES[name]} tasks", means, followed, kept_to),
     ]
 
 
-def _followed(condition: str, part: str, was: Sequence[Kept], now: Sequence[Kept]) -> list[str]:
+def _shares(
+    parts: Parts, shown: Sequence[str], both: Sequence[Sequence[Kept]]
+) -> dict[str, dict[str, tuple[float, list[float]]]]:
+    """Per environment and condition: success before, and after by seed, from 0 to 1."""
+
+    def success(found: Sequence[Kept], condition: str, part: str) -> list[float]:
+        return [share(c["results"][condition]["solved"], parts[part]) / 100 for c in found]
+
+    before, after = both
+    drawn = [part for part in parts if part != ALL] or [ALL]
+    return {
+        part: {c: (success(before, c, part)[0], success(after, c, part)) for c in shown} for part in drawn
+    }  # fmt: skip
+
+
+def _followed(condition: str, both: Sequence[Sequence[Kept]]) -> list[str]:
     """Adherence and steps done, before and after; predicates know steps in the environment's own words alone."""
-    if part != ALL:
-        return ["", ""]
-    if condition in ("paraphrased", "none"):
-        return ["–", "–"]
+    was, now = ([c["results"][condition] for c in found] for found in both)
     return [f"{_mean(was, key)} → {_mean(now, key)}" for key in ("adherence", "coverage")]
 
 
@@ -206,7 +197,7 @@ def cross_section(name: str, seeds: Sequence[int], cell: Kept) -> Section:
         gaps.append(f"{spread(own, signed=True)} ({part})")
     note = f"Own executor against the others', in points, 95 % t-interval over planners: {', '.join(gaps)}."
     head = ["tasks", "", *(f"executor of seed {seed}" for seed in seeds)]
-    return section(f"Roles of different runs, {name} tasks", note, head, rows)
+    return section(f"Roles of different runs, {NAMES[name]} tasks", note, head, rows)
 
 
 def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], out: Path) -> Section:
@@ -233,7 +224,7 @@ def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], 
         "Actions under the agent's own plans by the step whose turn it was; trained: all seeds together. The counts "
         "were kept for all environments together."
     )
-    return section(f"Where episodes leave their plan, {name} tasks", note, head, rows, picture.name)
+    return section(f"Where episodes leave their plan, {NAMES[name]} tasks", note, head, rows, picture.name)
 
 
 # -- policies ------------------------------------------------------------------------------------
@@ -263,8 +254,8 @@ def policy_sections(name: str, seeds: Sequence[int], by_way: Mapping[str, Sequen
     head = ["tasks", "plan is revised", *map(_seed, seeds), "mean [95 %]", "against the default"]
     spent = "Per episode, rehearsals and plans not taken included; read: each token once, as with a cache."
     return [
-        section(f"Policies, {name} tasks", note, head, rows),
-        section(f"What policies cost, {name} tasks", spent, ["plan is revised", *COSTS], costs),
+        section(f"Policies, {NAMES[name]} tasks", note, head, rows),
+        section(f"What policies cost, {NAMES[name]} tasks", spent, ["plan is revised", *COSTS], costs),
     ]
 
 

@@ -45,13 +45,13 @@ def two() -> list[comparison.Compared]:
 
 def test_every_seed_by_environment_and_differences_paired_over_tasks() -> None:
     table = comparison.every_seed(TWO, two(), [0, 1], "joint", dev=False)
-    of = {key: list(row.values())[4:] for key, row in column(table, "panel", "tasks", "agent").items()}
-    assert {panel for panel, _, _ in of} == {"train", "held out"}
+    of = {key: list(row.values())[3:] for key, row in column(table, "tasks", "agent").items()}
+    assert {tasks.partition(":")[0] for tasks, _ in of} == {"train", "held-out"}
     # Wilson, 1 of 4: centre (1/4 + 3.8415/8) / (1 + 3.8415/4) = 0.373, half width 0.327
-    assert of["train", "all (4)", "untrained"] == ["25 %", "25 %", "25 [5, 70]", "", ""]
+    assert of["train: all (4)", "untrained"] == ["25 %", "25 %", "25 [5, 70]", "", ""]
     # t(0.975, 1) = 12.706; seeds 50 and 75: mean 62.5, half width 12.706 * 17.678 / sqrt(2) = 158.8
-    assert of["train", "all (4)", "first"] == ["50 %", "75 %", "62 [-96, 221]", "+38 [-121, +196]", ""]
-    assert of["held out", "all (4)", "second"] == [
+    assert of["train: all (4)", "first"] == ["50 %", "75 %", "62 [-96, 221]", "+38 [-121, +196]", ""]
+    assert of["held-out: all (4)", "second"] == [
         "75 %",
         "100 %",
         "88 [-71, 246]",
@@ -59,21 +59,21 @@ def test_every_seed_by_environment_and_differences_paired_over_tasks() -> None:
         "+25 [+25, +25]",
     ]
     # crafting is tasks 1 and 4, household 2 and 3; seeds 50 and 100 have half width 12.706 * 35.355 / sqrt(2) = 317.7
-    assert of["train", "crafting (2)", "second"] == [
+    assert of["train: crafting (2)", "second"] == [
         "50 %", "100 %", "75 [-243, 393]", "+25 [-293, +343]", "+25 [-293, +343]",
     ]  # fmt: skip
-    assert of["train", "household (2)", "first"] == ["50 %", "100 %", "75 [-243, 393]", "+75 [-243, +393]", ""]
+    assert of["train: household (2)", "first"] == ["50 %", "100 %", "75 [-243, 393]", "+75 [-243, +393]", ""]
 
 
 def test_success_in_brief_has_a_column_for_each_environment() -> None:
     table = comparison.success(TWO, two(), "joint")
     assert table.head == (
         "agent", "train: all (4)", "train: crafting (2)", "train: household (2)",
-        "held out: all (4)", "held out: crafting (2)", "held out: household (2)",
+        "held-out: all (4)", "held-out: crafting (2)", "held-out: household (2)",
     )  # fmt: skip
     rows = column(table, "agent")
     assert rows["untrained",]["train: crafting (2)"] == "50 [9, 91]"
-    assert rows["second",]["held out: household (2)"] == "100 [100, 100]"
+    assert rows["second",]["held-out: household (2)"] == "100 [100, 100]"
 
 
 def test_a_gain_is_over_the_arms_own_start_also_without_plans() -> None:
@@ -83,18 +83,16 @@ def test_a_gain_is_over_the_arms_own_start_also_without_plans() -> None:
     cells = [summary(arm, s, solved, base=base, agent=agent) for arm, (base, agent) in starts.items() for s in (0, 1)]
     study = Study("three", TWO.arms | {"c": Arm("never a plan", agent="none")}, stages=("joint",))
     table = comparison.every_seed(study, comparison.compared(study, cells), [0, 1], "joint", dev=False)
-    rows = column(table, "panel", "tasks", "agent")
-    gains = {
-        name: row["gain over its own start"] for (*place, name), row in rows.items() if place == ["train", "all (4)"]
-    }
+    rows = column(table, "tasks", "agent")
+    gains = {name: row["gain over its own start"] for (tasks, name), row in rows.items() if tasks == "train: all (4)"}
     assert gains == {
         "untrained, first": "", "untrained, second": "", "untrained, never a plan": "",
         "first": "+75 [+75, +75]", "second": "+100 [+100, +100]", "never a plan": "+25 [+25, +25]",
     }  # fmt: skip
-    assert rows["train", "all (4)", "never a plan"]["against first"] == "+0 [+0, +0]"
+    assert rows["train: all (4)", "never a plan"]["against first"] == "+0 [+0, +0]"
     del cells[-1]["evals"][-3:], cells[-2]["evals"][-3:]  # a study that did not measure it before training
     table = comparison.every_seed(study, comparison.compared(study, cells), [0, 1], "joint", dev=False)
-    assert column(table, "panel", "tasks", "agent")["train", "all (4)", "never a plan"]["gain over its own start"] == ""
+    assert column(table, "tasks", "agent")["train: all (4)", "never a plan"]["gain over its own start"] == ""
 
 
 def test_decodings_that_were_tried_are_shown_with_the_seeds_that_chose_them() -> None:
@@ -105,7 +103,7 @@ def test_decodings_that_were_tried_are_shown_with_the_seeds_that_chose_them() ->
     study = Study("one", {"a": TWO.arms["a"]}, stages=("joint",))
     (table,) = comparison.decodings(study, comparison.compared(study, cells), [0, 1], "joint")
     rows = column(table, "decoding")
-    assert [rows[name,]["chosen by seed"] for name in ("greedy", "t0.7")] == ["0", "1"]
+    assert [rows[name,]["chosen by"] for name in ("greedy", "t0.7")] == ["seed 0", "seed 1"]
     assert (rows["greedy",]["mean [95 %]"], rows["t0.7",]["seed 1"]) == ("50 [50, 50]", "75 %")
     assert comparison.decodings(TWO, two(), [0, 1], "joint") == [], "one decoding leaves nothing to choose"
 
@@ -144,7 +142,7 @@ def test_what_a_plan_is_worth_keeps_the_plan_and_its_revisions_apart(tmp_path: P
     more = {"judged": [5.0, 4.0, None, 3.0], "overlap": 0.5, "deviations": [[1, "on plan", 3]]}
     before = [measured("train", results=under(dict.fromkeys(CONDITIONS, "1000")), **more)]
     after = [measured("train", results=under(solved), **more) for _ in range(2)]
-    success, worth = reliance_sections("train", [0, 1], before, after, tmp_path)
+    success, worth, followed = reliance_sections("train", [0, 1], before, after, tmp_path)
     rows = column(worth, "tasks", "")
     trained = {
         (part, what): rows[f"{part} (2)", what]["trained"]
@@ -159,8 +157,8 @@ def test_what_a_plan_is_worth_keeps_the_plan_and_its_revisions_apart(tmp_path: P
         "+50 [+50, +50]", "+50 [+50, +50]", "+0 [+0, +0]", "+100 [+100, +100]", "+0 [+0, +0]", "+100 [+100, +100]",
     ]  # fmt: skip
     own = column(success, "tasks", "plan")["household (2)", CONDITIONS["own"]]
-    assert (own["untrained"], own["seed 0"], own["gain"], own["adherence"]) == ("0 %", "100 %", "+100 [+100, +100]", "")
-    assert column(success, "tasks", "plan")["all (4)", CONDITIONS["own"]]["adherence"] == "50 % → 50 %"
+    assert (own["untrained"], own["seed 0"], own["gain"]) == ("0 %", "100 %", "+100 [+100, +100]")
+    assert column(followed, "plan")[CONDITIONS["own"],]["actions on plan"] == "50 % → 50 %"
     assert (tmp_path / "reliance-train.png").stat().st_size > 5000
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from hiplan.errors import UserError
 from hiplan.report.files import problem, read_text
 
-NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\])?|[-–]?")  # also with its interval; or nothing there
+NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\]| \(.*\))?|[-–]?")  # also with its interval; or nothing there
 
 
 class Section(BaseModel):
