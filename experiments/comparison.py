@@ -135,8 +135,8 @@ def every_seed(study: Study, arms: Sequence[Compared], seeds: Sequence[int], sta
                 rows.append([place, one.arm.label, told(one, stage, panel), *each, spread(got), gain, against])
     note = (
         f"95 % t-intervals over {over(seeds)}, differences paired by task; untrained, one model: 95 % Wilson interval "
-        "over tasks. An arm's own start is the same agent, with plans or without, before training; arms that began alike "
-        "share one row. An interval without width means that every seed gave the same number."
+        "over tasks. An arm's own start is the same agent, with plans or without, before training; arms that began "
+        "alike share one row. An interval without width means that every seed gave the same number."
     )
     return section(f"Every seed, {stage_words(stage)}", note, head, rows)
 

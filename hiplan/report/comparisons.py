@@ -69,7 +69,7 @@ def draw_arms(
     environments = list(next(iter(next(iter(success.values())).values())))
     height = 0.8 / len(environments)
     figure = Figure(
-        figsize=(WIDTH, 1.2 + 0.38 * len(environments) * len(arms)), facecolor="white", layout="constrained"
+        figsize=(WIDTH, 1.6 + 0.36 * len(environments) * len(arms)), facecolor="white", layout="constrained"
     )
     panels = figure.subplots(1, len(success), sharey=True, squeeze=False)[0]
     for axes, (title, by_arm) in zip(panels, success.items(), strict=True):
@@ -117,6 +117,7 @@ def draw_deviations(counts: Mapping[str, Mapping[int, Mapping[str, int]]], path:
         names = {0: "all\ndone"} | {p: f"{p}+" if p == last == 6 else str(p) for p in places if p}
         axes.set_xticks(range(len(places)), [names[p] for p in places])
         axes.set_title(f"{name} (actions above the bars)", fontsize=10, loc="left", pad=14)
+        axes.set_ylim(0, 100)
         axes.set_ylabel("share of actions (%)")
         _undress(axes)
     panels[-1].set_xlabel("the step whose turn it was")
