@@ -140,8 +140,8 @@ class Scores:
     """How an episode kept to its plans, so far; ``add`` and ``revise`` take constant time per action.
 
     Counts of actions under a plan by verdict. ``drift``: the longest run of actions that served no step.
-    ``edits``: the sum of the edit distances of ``revisions`` (those that changed the plan). ``steps``, ``done``: of the
-    plan in force.
+    ``revisions``: as ``hiplan.trace.revisions`` counts them; ``edits``: the sum of their edit distances, where a plan
+    after none adds all its steps. ``done``: steps of the plan in force.
     """
 
     verdicts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
@@ -151,6 +151,7 @@ class Scores:
     plan: Plan | None = None
     done: set[int] = field(default_factory=set)
     _run: int = 0
+    _asked: bool = False
 
     def add(self, turn: Turn) -> None:
         """Count one action."""
@@ -163,11 +164,13 @@ class Scores:
 
     def revise(self, record: PlanRecord) -> None:
         """Take in a plan, or an answer that kept it."""
+        first, self._asked = not self._asked, True
         if record.kept:
             return
-        if self.plan is not None and record.plan is not None:
+        if record.plan is not None and not first:
             self.revisions += 1
-            self.edits += diff(self.plan, record.plan, self.done).distance
+            before, after = self.plan, record.plan
+            self.edits += diff(before, after, self.done).distance if before else len(after.steps)
         self.done = carried(self.plan, record.plan, self.done)
         self.plan = record.plan
 

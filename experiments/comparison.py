@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from experiments.ablate import Summary, evaluation, value
-from experiments.studies import SEARCH_SEED, Study
+from experiments.ablate import Summary, evaluation
+from experiments.studies import SEARCH_SEED, Arm, Study
+from hiplan.envs.tasks import ALL
+from hiplan.evaluation import wilson
+from hiplan.report.comparisons import draw_arms
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
 from hiplan.runs.measure import PANELS
-from hiplan.runs.tables import points, section, spread
+from hiplan.runs.tables import NAMES, Parts, gap, interval, over, part_name, parts_of, points, section, share, spread
+
+AGENTS = {"plan": "with plans", "none": "without plans"}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An arm and the summaries of its seeds; the cells of the learning-rate search are no part of it."""
+
+    arm: Arm
+    cells: Sequence[Summary]
+
+    def evaluations(self, stage: str, panel: str) -> list[Summary]:
+        """Per seed, at the decoding that was chosen on dev."""
+        return [evaluation(cell, stage, panel, self.arm.agent) for cell in self.cells]
+
+    def solved(self, stage: str, panel: str) -> list[str]:
+        """Per seed, which tasks were solved."""
+        return [e["solved"] for e in self.evaluations(stage, panel)]
+
+    def has_start(self, panel: str) -> bool:
+        """Whether its agent was measured on the panel before training."""
+        wanted = ("base", panel, self.arm.agent)
+        return all(any((e["stage"], e["panel"], e["agent"]) == wanted for e in cell["evals"]) for cell in self.cells)
+
+
+def compared(study: Study, cells: Sequence[Summary]) -> list[Compared]:
+    """The study's arms, each with its cells."""
+    return [
+        Compared(arm, [s for s in cells if s["arm"] == name and s["seed"] != SEARCH_SEED])
+        for name, arm in study.arms.items()
+    ]
 
 
 def report(
@@ -19,126 +55,213 @@ def report(
 ) -> str:
     """Write ``table.md``, ``picture.png`` and ``report.html``; returns the tables' text."""
     out.mkdir(parents=True, exist_ok=True)
-    known = sorted(cells[-1]["panels"].values(), key=lambda p: PANELS.index(p["panel"]))
-    panels = ", ".join(f"{p['panel']} {p['hash']} ({p['tasks']} tasks)" for p in known)
+    arms, shown = compared(study, cells), panels_of(cells[-1])
+    hashes = ", ".join(f"{panel} {about['hash']} ({about['tasks']} tasks)" for panel, about in shown.items())
     rates = f" Learning rates chosen on the dev panel with seed {SEARCH_SEED}." if study.rates else ""
-    about = f"`{command}`; panels {panels}. Intervals: 95 % t over seeds; differences are paired over tasks.{rates}"
-    draw(study, cells, out / "picture.png")
-    sections = [success(study, cells, seeds), costs(study, cells, chosen)]
+    about = f"`{command}`; panels {hashes}. Intervals: 95 % t over seeds; differences are paired over tasks.{rates}"
+    stages = [stage for stage in study.stages if stage != "base"]
+    sections = [success(study, arms, stages[-1])]
+    sections += [every_seed(study, arms, seeds, stage, len(stages) > 1) for stage in reversed(stages)]
+    sections += decodings(study, arms, seeds, stages[-1])
     if study.reliance:
-        sections.insert(1, reliance(study, cells, seeds))
+        sections.append(reliance(study, arms, seeds))
+    sections.append(costs(study, arms, chosen, stages[-1]))
+    draw(arms, stages[-1], out / "picture.png")
     text = write_diagnostics(out, Diagnostics(title=study.title, about=about, sections=tuple(sections)))
     write_report(out)
     return text
 
 
-def paired_points(one: Sequence[Summary], other: Sequence[Summary], stage: str, panel: str) -> list[float]:
-    """Per seed, the mean over tasks of the difference in success on the same task, in points."""
-    out = []
-    for a, b in zip(one, other, strict=True):
-        left, right = (evaluation(s, stage, panel, "plan")["solved"] for s in (a, b))
-        out.append(100 * fmean(int(x) - int(y) for x, y in zip(left, right, strict=True)))
-    return out
+def panels_of(summary: Summary) -> dict[str, Summary]:
+    """Name, hash and size of each panel the run was measured on, in the usual order."""
+    known = [about | {"name": name} for name, about in summary["panels"].items()]
+    return {about["panel"]: about for about in sorted(known, key=lambda about: PANELS.index(about["panel"]))}
 
 
-def of_arm(cells: Sequence[Summary], arm: str) -> list[Summary]:
-    """Its cells but those of the search, by seed."""
-    return [s for s in cells if s["arm"] == arm and s["seed"] != SEARCH_SEED]
+def parts(arms: Sequence[Compared], panel: str) -> Parts:
+    """The places of the panel's tasks by environment."""
+    about = panels_of(arms[0].cells[0])[panel]
+    return parts_of(about["name"], about["hash"])
 
 
-def untrained(study: Study, arm: str, cells: Sequence[Summary]) -> list[Summary]:
-    """Whose measure before training an arm is compared with: its own, where it has plans; else the first arm's."""
-    return of_arm(cells, arm if study.arms[arm].agent == "plan" else next(iter(study.arms)))
+def who(study: Study) -> str:
+    """What the arms differ in."""
+    return "weights" if study.rates else "agent"
 
 
-def success(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> Section:
-    """A row per arm, stage and panel: every seed, mean with t-interval, and the paired difference to the first arm."""
-    head = ["weights" if study.rates else "agent", "stage", "panel", *(f"seed {seed}" for seed in seeds)]
-    head += ["mean [95 %]", "gain over untrained", f"against {next(iter(study.arms.values())).label}"]
-    rows: list[list[str]] = []
-    by_arm = {arm: of_arm(cells, arm) for arm in study.arms}
-    first = next(iter(by_arm.values()))
-    for panel in ("train", "heldout"):
-        base = [100 * value(s, "base", panel, "plan") for s in first]
-        tried = {e["decoding"] for e in first[0]["evals"] if (e["stage"], e["panel"]) == ("base", "dev")}
-        label = "untrained, best decoding" if len(tried) > 1 else "untrained"
-        rows.append([label, "", panel, *map(points, base), spread(base), "", ""])
-    for arm, known in by_arm.items():
-        agent = study.arms[arm].agent
-        for stage in study.stages:
-            for panel in ("train", "dev", "heldout") if len(study.stages) > 1 else ("train", "heldout"):
-                got = [100 * value(s, stage, panel, agent) for s in known]
-                base = [100 * value(s, "base", panel, "plan") for s in untrained(study, arm, cells)]
-                gain = spread([g - b for g, b in zip(got, base, strict=True)], signed=True)
-                same = known is first or agent != "plan"
-                against = "" if same else spread(paired_points(known, first, stage, panel), signed=True)
-                rows.append([study.arms[arm].label, stage, panel, *map(points, got), spread(got), gain, against])
-    note = "Bars: means after the last stage; dots: seeds."
+def stage_words(stage: str) -> str:
+    return "after the last stage" if stage == "final" else f"after the stage {stage}"
+
+
+# -- sections -----------------------------------------------------------------------------------
+
+
+def success(study: Study, arms: Sequence[Compared], stage: str) -> Section:
+    """A row per arm, a column per panel and environment, in brief."""
+    places = [(panel, part, where) for panel in ("train", "heldout") for part, where in parts(arms, panel).items()]
+    head = [who(study), *(f"{NAMES[panel]}: {part_name(part, where)}" for panel, part, where in places)]
+    rows = []
+    for label, start in starts(arms, ("train", "heldout")):
+        rows.append([label, *(untrained(start.solved("base", panel), where) for panel, _, where in places)])
+    for one in arms:
+        got = [[share(solved, where) for solved in one.solved(stage, panel)] for panel, _, where in places]
+        rows.append([one.arm.label, *map(spread, got)])
+    note = (
+        f"Per cent of tasks solved {stage_words(stage)}: mean and 95 % t-interval over seeds; untrained, one model: "
+        "95 % Wilson interval over tasks. In brackets: number of tasks. In the picture bars are means, dots seeds, "
+        "dotted lines the untrained agent."
+    )
     return section("Success", note, head, rows, "picture.png")
+
+
+def every_seed(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stage: str, dev: bool) -> Section:
+    """A row per panel, environment and arm: every seed, the gain over its own start, the difference to the first."""
+    head = ["tasks", who(study), "decoding", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+    head += ["gain over its own start", f"against {arms[0].arm.label}"]
+    rows: list[list[str]] = []
+    for panel in ("train", "dev", "heldout") if dev else ("train", "heldout"):
+        for part, where in parts(arms, panel).items():
+            place = f"{NAMES[panel]}: {part_name(part, where)}"
+            for label, start in starts(arms, (panel,)):
+                solved = start.solved("base", panel)
+                each = [points(share(one, where)) for one in solved]
+                rows.append([place, label, told(start, "base", panel), *each, untrained(solved, where), "", ""])
+            for one in arms:
+                solved = one.solved(stage, panel)
+                got = [share(bits, where) for bits in solved]
+                gain = gap(solved, one.solved("base", panel), where) if one.has_start(panel) else ""
+                against = "" if one is arms[0] else gap(solved, arms[0].solved(stage, panel), where)
+                each = [points(percent) for percent in got]
+                rows.append([place, one.arm.label, told(one, stage, panel), *each, spread(got), gain, against])
+    note = (
+        f"95 % t-intervals over {over(seeds)}, differences paired by task; untrained, one model: 95 % Wilson interval "
+        "over tasks. An arm's own start is the same agent, with plans or without, before training; arms that began "
+        "alike share one row. An interval without width means that every seed gave the same number."
+    )
+    return section(f"Every seed, {stage_words(stage)}", note, head, rows)
+
+
+def decodings(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stage: str) -> list[Section]:
+    """Success on dev at each decoding tried, and which one each seed chose; nothing where one was tried."""
+    rows, split = [], parts(arms, "dev")
+    inner = [part for part in split if part != ALL]
+    for one in arms:
+        tried: dict[str, list[str]] = {}
+        for cell in one.cells:
+            for e in cell["evals"]:
+                if (e["stage"], e["panel"], e["agent"]) == (stage, "dev", one.arm.agent):
+                    tried.setdefault(e["decoding"], []).append(e["solved"])
+        if len(tried) < 2:
+            return []
+        best = [e["decoding"] for e in one.evaluations(stage, "dev")]
+        for decoding, solved in tried.items():
+            means = {part: [share(bits, where) for bits in solved] for part, where in split.items()}
+            chose = ", ".join(f"seed {seed}" for seed, name in zip(seeds, best, strict=True) if name == decoding)
+            each = map(points, means[ALL])
+            rows.append([one.arm.label, decoding, chose, *each, *(spread(means[part]) for part in (ALL, *inner))])
+    head = [who(study), "decoding", "chosen by", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+    head += [f"{part_name(part, split[part])}: mean [95 %]" for part in inner]
+    note = (
+        f"Success on the {len(split[ALL])} dev tasks {stage_words(stage)}. The train and held-out panels were measured "
+        "at the chosen decoding alone, so choosing on so few tasks adds to the spread over seeds."
+    )
+    return [section("Decodings on dev", note, head, rows)]
 
 
 SHOWN = ("own", "own, fixed", "swapped", "none", "oracle")
 
 
-def reliance(study: Study, cells: Sequence[Summary], seeds: Sequence[int]) -> Section:
-    """A row per arm and plan: success of every seed, how far the plan was followed, the difference to the first arm."""
-    head = ["executor trained with", "plan", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
-    head += ["actions on plan", f"against {next(iter(study.arms.values())).label}"]
+def reliance(study: Study, arms: Sequence[Compared], seeds: Sequence[int]) -> Section:
+    """A row per environment, plan and arm: every seed, how far the plan was followed, the difference to the first."""
+    head = ["tasks", "plan", "executor trained with", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+    head += ["actions on plan", f"against {arms[0].arm.label}"]
+    panel = panels_of(arms[0].cells[0])[str(study.reliance)]
     rows = []
-    for condition in SHOWN:
-        first: list[Summary] = []
-        for arm, one in study.arms.items():
-            known = [s["reliance"]["results"][condition] for s in of_arm(cells, arm)]
-            first = first or known
-            got = [100 * r["success"] for r in known]
-            followed = [100 * r["adherence"] for r in known if r["adherence"] is not None]
-            pairs = zip(known, first, strict=True)
-            gaps = [
-                100 * fmean(int(x) - int(y) for x, y in zip(a["solved"], b["solved"], strict=True)) for a, b in pairs
-            ]
-            against = "" if known is first else spread(gaps, signed=True)
-            rows.append(
-                [one.label, condition, *map(points, got), spread(got), spread(followed) if followed else "", against]
-            )
-    return section(f"Under different plans, {study.reliance} tasks", "", head, rows)
+    for part, where in parts_of(panel["name"], arms[0].cells[0]["reliance"]["panel"]).items():
+        for condition in SHOWN:
+            first = [cell["reliance"]["results"][condition]["solved"] for cell in arms[0].cells]
+            for one in arms:
+                known = [cell["reliance"]["results"][condition] for cell in one.cells]
+                solved = [r["solved"] for r in known]
+                got = [share(bits, where) for bits in solved]
+                followed = [100 * r["adherence"] for r in known if r["adherence"] is not None and part == ALL]
+                against = "" if one is arms[0] else gap(solved, first, where)
+                on_plan = spread(followed) if followed else ""
+                each = map(points, got)
+                rows.append([part_name(part, where), condition, one.arm.label, *each, spread(got), on_plan, against])
+    note = (
+        f"95 % t-intervals over {over(seeds)}, differences paired by task; shares of actions on plan were kept for all "
+        "tasks together."
+    )
+    return section(f"Under different plans, {NAMES[study.reliance or ALL]} tasks", note, head, rows)
 
 
-def costs(study: Study, cells: Sequence[Summary], chosen: dict[str, float]) -> Section:
+def costs(study: Study, arms: Sequence[Compared], chosen: dict[str, float], stage: str) -> Section:
     """What each arm took: parameters, environment steps, time and memory."""
-    head = ["weights" if study.rates else "agent", "trained parameters", "learning rates", "environment steps"]
+    head = [who(study), "trained parameters", "learning rates", "environment steps"]
     head += ["seconds a run", "peak memory, MB"]
-    counts = ("calls", "read", "written") if all("calls" in e for s in cells for e in s["evals"]) else ()  # older: none
+    every = [e for one in arms for cell in one.cells for e in cell["evals"]]
+    counts = ("calls", "read", "written") if all("calls" in e for e in every) else ()  # older cells have none
     head += ["model calls an episode (train)", "tokens read", "tokens written"] if counts else []
     rows = []
-    for arm, one in study.arms.items():
-        known = of_arm(cells, arm)
-        steps, wall, memory = (fmean(s[key] for s in known) for key in ("env_steps", "wall_s", "memory_mb"))
-        parameters = f"{known[0]['parameters']['trained']:,}"
-        row = [one.label, parameters, f"x {chosen[arm]:g}", f"{steps:,.0f}", f"{wall:.0f}", f"{memory:.0f}"]
-        last = [evaluation(s, study.stages[-1], "train", one.agent) for s in known]
+    for name, one in zip(study.arms, arms, strict=True):
+        steps, wall, memory = (fmean(s[key] for s in one.cells) for key in ("env_steps", "wall_s", "memory_mb"))
+        parameters = f"{one.cells[0]['parameters']['trained']:,}"
+        row = [one.arm.label, parameters, f"x {chosen[name]:g}", f"{steps:,.0f}", f"{wall:.0f}", f"{memory:.0f}"]
+        last = one.evaluations(stage, "train")
         rows.append(row + [f"{fmean(e[key] for e in last):,.1f}" for key in counts])
-    return section("Cost", "Means over seeds; an episode's after the last stage.", head, rows)
+    note = (
+        "Means over seeds; an episode's after the last stage." if counts else "Means over seeds; tokens were not kept."
+    )
+    return section("Cost", note, head, rows)
 
 
-def draw(study: Study, cells: Sequence[Summary], path: Path) -> None:
-    """Success after the last stage on the train and held-out panels: seeds as dots, means as bars."""
-    from matplotlib.figure import Figure
+# -- before training -----------------------------------------------------------------------------
 
-    figure = Figure(figsize=(9, 1.2 + 0.55 * len(study.arms)), layout="constrained")
-    for axes, panel, title in zip(
-        figure.subplots(1, 2, sharey=True), ("train", "heldout"), ("training distribution", "held out"), strict=True
-    ):
-        for place, (arm, one) in enumerate(study.arms.items()):
-            got = [100 * value(s, study.stages[-1], panel, one.agent) for s in of_arm(cells, arm)]
-            axes.barh(place, fmean(got), height=0.6, color="#b8c9de", edgecolor="#42607f")
-            axes.plot(got, [place] * len(got), "o", color="#1d3349", markersize=5)
-            base = fmean(100 * value(s, "base", panel, "plan") for s in untrained(study, arm, cells))
-            axes.plot([base, base], [place - 0.4, place + 0.4], color="#a33", linestyle="--", linewidth=1)
-            if place == 0:
-                axes.text(base, -0.75, " untrained", color="#a33", fontsize=8, va="center")
-        axes.set_yticks(range(len(study.arms)), [one.label for one in study.arms.values()])
-        axes.set_xlim(0, 100)
-        axes.set_xlabel(f"success, % ({title})")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].invert_yaxis()
-    figure.savefig(path, dpi=130)
+
+def starts(arms: Sequence[Compared], panels: Sequence[str]) -> Iterator[tuple[str, Compared]]:
+    """The different starts of the arms, each with a name and one arm that had it; arms often share one."""
+    known: dict[tuple[object, ...], Compared] = {}
+    for one in arms:
+        if all(map(one.has_start, panels)):
+            key = (one.arm.agent, *(tuple(one.solved("base", panel)) for panel in panels))
+            known.setdefault(key, one)
+    agents = [one.arm.agent for one in known.values()]
+    for one in known.values():
+        if len(known) == 1:
+            yield "untrained", one
+        else:
+            yield f"untrained, {AGENTS[one.arm.agent] if len(set(agents)) == len(agents) else one.arm.label}", one
+
+
+def untrained(solved: Sequence[str], where: Sequence[int]) -> str:
+    """Success before training, of one model where every seed began alike."""
+    if len(set(solved)) > 1:
+        return spread([share(bits, where) for bits in solved])
+    low, high = wilson(sum(solved[0][i] == "1" for i in where), len(where))
+    return interval(share(solved[0], where), 100 * low, 100 * high)
+
+
+def told(one: Compared, stage: str, panel: str) -> str:
+    """The decodings of the seeds; one name where they agree."""
+    names = [e["decoding"] for e in one.evaluations(stage, panel)]
+    return names[0] if len(set(names)) == 1 else ", ".join(names)
+
+
+def draw(arms: Sequence[Compared], stage: str, path: Path) -> None:
+    """Success by environment on the train and held-out panels: seeds as dots, means as bars, the start dashed."""
+    found = {}
+    for panel, title in (("train", "training distribution"), ("heldout", "held out")):
+        split = parts(arms, panel)
+        inner = {part: where for part, where in split.items() if part != ALL or len(split) == 1}
+        found[title] = {
+            "\n".join(textwrap.wrap(one.arm.label, 26, break_on_hyphens=False)): {
+                part: (
+                    fmean(share(bits, where) for bits in one.solved("base", panel)) if one.has_start(panel) else None,
+                    [share(bits, where) for bits in one.solved(stage, panel)],
+                )
+                for part, where in inner.items()
+            }
+            for one in arms
+        }
+    draw_arms(found, path)

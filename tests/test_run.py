@@ -17,6 +17,7 @@ import yaml
 
 from hiplan.cli import app as cli
 from hiplan.cli.app import app
+from hiplan.envs import Panel
 from hiplan.errors import ConfigError
 from hiplan.loading import stage_facts
 from hiplan.models.local import find_model
@@ -100,7 +101,21 @@ def test_a_run_leaves_everything_in_its_folder(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     planned = sum(any(r.plan for r in e.plans) for e in read_episodes(finished / "transcripts.jsonl"))
     assert "<script" not in page and "http://" not in page
-    assert page.count("data:image/png;base64,") == 1 + planned, "the curves, and each episode's plans"
+    assert page.count("data:image/png;base64,") == 2 * (1 + planned), "curves, each episode's plans; for two widths"
+
+
+def test_kept_episodes_are_the_first_tasks_of_the_panels(finished: Path) -> None:
+    tasks = [
+        task.id for name in ("train", "heldout") for task in Panel.read(finished / "panels" / f"{name}.json").tasks
+    ]
+    assert [episode.task.id for episode in read_episodes(finished / "transcripts.jsonl")] == tasks
+    assert "Chosen by place, not by outcome: the first 2 of train and" in (finished / "report.html").read_text()
+
+
+def test_a_run_records_what_its_figures_depend_on(finished: Path) -> None:
+    about = json.loads((finished / "environment.json").read_text())
+    assert about["threads"] == 1 and about["cores"] >= 1 and about["memory_gib"] > 0 and about["cpu"]
+    assert about["versions"]["hiplan"] and about["parameters"]["trained"] > 0
 
 
 def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:

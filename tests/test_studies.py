@@ -11,12 +11,13 @@ import yaml
 from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from study_cells import summary
 from test_modes import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments import ablate, comparison
+from experiments import ablate
 from experiments.ablate import Cell, Runner
-from experiments.studies import SEARCH_SEED, STUDIES, Arm, Study
+from experiments.studies import STUDIES, Arm, Study
 from hiplan.coordination import Limits
 from hiplan.coordination.matching import best_known
 from hiplan.coordination.replan import REPLAN_POLICIES
@@ -36,22 +37,6 @@ from hiplan.runs.settings import RunConfig, resolve
 TWO = Study("two", {"a": Arm("first"), "b": Arm("second")}, rates=(1.0, 2.0), stages=("joint",))
 
 
-def summary(arm: str, seed: int, solved: dict[str, str], rate: float = 1.0, base: str = "1000") -> dict[str, Any]:
-    """A cell whose joint stage (and end) solved these tasks per panel."""
-
-    def row(stage: str, panel: str, bits: str) -> dict[str, Any]:
-        share = bits.count("1") / len(bits)
-        return {"stage": stage, "panel": panel, "agent": "plan", "decoding": "greedy", "success": share, "solved": bits}
-
-    evals = [row(stage, panel, bits) for stage in ("joint", "final") for panel, bits in solved.items()]
-    evals += [row("base", panel, base) for panel in solved]
-    panels = {"p": {"panel": "train", "hash": "abc", "tasks": 4}}
-    return {
-        "arm": arm, "seed": seed, "rate": rate, "config": "x", "panels": panels, "env_steps": 100, "evals": evals,
-        "parameters": {"total": 10, "trained": 5}, "wall_s": 60.0, "memory_mb": 900,
-    }  # fmt: skip
-
-
 def test_the_learning_rate_is_chosen_on_dev_and_the_smaller_of_equals_wins() -> None:
     tried = [
         summary("a", 100, {"dev": dev, "train": train}, rate)
@@ -59,49 +44,6 @@ def test_the_learning_rate_is_chosen_on_dev_and_the_smaller_of_equals_wins() -> 
     ]
     assert ablate.best_rate(tried) == 1.0
     assert ablate.best_rate([]) == 1.0
-
-
-def test_the_table_holds_every_seed_and_differences_paired_over_tasks() -> None:
-    panels = ("train", "dev", "heldout")
-    cells = [
-        summary("a", 0, dict.fromkeys(panels, "1100")),
-        summary("a", 1, dict.fromkeys(panels, "1110")),
-        summary("b", 0, dict.fromkeys(panels, "0111")),
-        summary("b", 1, dict.fromkeys(panels, "1111")),
-        summary("b", SEARCH_SEED, dict.fromkeys(panels, "0000")),  # the search is no result
-    ]
-    study = Study("two", TWO.arms)
-    table = comparison.success(study, cells, [0, 1])
-    assert table.head[:6] == ("agent", "stage", "panel", "seed 0", "seed 1", "mean [95 %]")
-    of = {(row[0], row[2]): list(row[3:]) for row in table.rows}
-    assert of["untrained", "train"][:3] == ["25 %", "25 %", "25 [25, 25]"]
-    # t(0.975, 1) = 12.706; seeds 50 and 75: mean 62.5, half width 12.706 * 17.678 / sqrt(2) = 158.8
-    assert of["first", "train"] == ["50 %", "75 %", "62 [-96, 221]", "+38 [-121, +196]", ""]
-    assert of["second", "heldout"] == ["75 %", "100 %", "88 [-71, 246]", "+62 [-96, +221]", "+25 [+25, +25]"]
-    assert comparison.paired_points(cells[2:4], cells[:2], "joint", "train") == [25.0, 25.0]
-
-
-def test_a_gain_is_over_the_arms_own_start_and_without_plans_over_the_firsts() -> None:
-    starts = {"a": "1000", "b": "0000", "c": "0000"}
-    solved = dict.fromkeys(("train", "dev", "heldout"), "1100")
-    cells = [summary(arm, seed, solved, base=base) for arm, base in starts.items() for seed in (0, 1)]
-    for row in [row for s in cells if s["arm"] == "c" for row in s["evals"] if row["stage"] == "final"]:
-        row["agent"] = "none"
-    study = Study("three", TWO.arms | {"c": Arm("never a plan", agent="none")})
-    gains = {row[0]: row[6] for row in comparison.success(study, cells, [0, 1]).rows if row[2] == "train"}
-    assert gains == {
-        "untrained": "", "first": "+25 [+25, +25]", "second": "+50 [+50, +50]", "never a plan": "+25 [+25, +25]",
-    }  # fmt: skip
-
-
-def test_a_report_is_table_picture_and_page(tmp_path: Path) -> None:
-    panels = ("train", "dev", "heldout")
-    cells = [summary(arm, seed, dict.fromkeys(panels, "1100")) for arm in TWO.arms for seed in (0, 1)]
-    text = comparison.report(TWO, cells, {"a": 1.0, "b": 2.0}, [0, 1], tmp_path, "python <script>")
-    assert text.count("| first | joint |") == 2 and "x 2" in text and "train abc (4 tasks)" in text
-    page = (tmp_path / "report.html").read_text()
-    assert "&lt;script&gt;" in page and "<script" not in page and "data:image/png;base64," in page
-    assert (tmp_path / "picture.png").stat().st_size > 5000
 
 
 class Launches(list[tuple[str, RunConfig]]):

@@ -80,7 +80,9 @@ def train(
         console.print(needs(settings))
         return
     if resume is None and (folder / "metrics.jsonl").exists():
-        raise ConfigError(f"{str(folder)!r} already holds a run; continue it with --resume {folder}, or choose another --out")
+        raise ConfigError(
+            f"{str(folder)!r} already holds a run; continue it with --resume {folder}, or choose another --out"
+        )
     from hiplan.runs.job import Job
 
     try:

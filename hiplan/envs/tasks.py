@@ -1,8 +1,9 @@
 """Tasks of the embedded environments: distributions, suites, and panels (fixed, named, hashed lists of tasks).
 
-``train``: what training samples from. ``heldout``: deeper, longer, other goals; never trained on.
-``dev``: half of each, from other seeds; tuning looks at it alone. A panel seed makes a fresh panel of
-the same distribution, so anybody can check on tasks nobody has seen.
+``train``: what reinforcement learning samples from. ``heldout``: deeper and longer tasks, and one more kind. Such tasks
+are absent from reinforcement learning; in tiny-v1's pretraining they were rare, about one in ten. ``dev``: half of
+each, from other seeds; tuning looks at it alone. A panel seed makes a fresh panel of the same distribution, so anybody
+can check on tasks nobody has seen.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import hashlib
 import importlib.resources
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -26,6 +28,7 @@ from hiplan.errors import ConfigError, TaskError
 from hiplan.named import named
 from hiplan.task import Task
 
+ALL = "all"
 PanelName = Literal["train", "dev", "heldout"]
 EnvName = Literal["mixed", "crafting", "household"]
 TaskMix = Callable[[random.Random], Task]
@@ -46,6 +49,18 @@ class Panel(BaseModel):
         """Twelve hexadecimal digits of the tasks' SHA-256."""
         text = json.dumps([task.model_dump() for task in self.tasks], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """The tasks' places: ``all`` of them, then those of each environment where there are several."""
+        names = sorted({task.env for task in self.tasks})
+        by_env = {env: tuple(i for i, task in enumerate(self.tasks) if task.env == env) for env in names}
+        return {ALL: tuple(range(len(self.tasks)))} | (by_env if len(names) > 1 else {})
+
+    def cut(self, tasks: int) -> Panel:
+        """Only so many of the tasks, evenly spread over the panel where it has at least twice as many."""
+        step = max(1, len(self.tasks) // tasks)
+        return Panel(name=f"{self.name}-{tasks}", tasks=self.tasks[::step][:tasks])
 
     @staticmethod
     def read(path: Path) -> Panel:
@@ -152,3 +167,26 @@ def fresh_panel(name: PanelName, seed: int, env: str | TaskSuite = "mixed", size
 def shipped_panel(name: PanelName, env: EnvName = "mixed") -> Panel:
     """The panel file that ships with hiplan, on which published figures were measured."""
     return Panel.read(Path(str(importlib.resources.files("hiplan"))) / "assets/panels" / f"{env}-{name}-0.json")
+
+
+def named_panel(name: str) -> Panel:
+    """The panel of that name: ``mixed-train-0`` as shipped, ``mixed-train-7`` made anew, ``mixed-train-0-48`` cut.
+
+    Raises ``ConfigError`` for a name that no panel of the embedded environments has.
+    """
+    found = re.fullmatch(r"(mixed|crafting|household)-(train|dev|heldout)-(\d{1,18})(?:-([1-9]\d{0,5}))?", name)
+    if found is None:
+        raise ConfigError(f"no panel is called {name!r}; expected a name such as mixed-train-0 or mixed-train-0-48")
+    env, kind, seed, tasks = cast(EnvName, found[1]), cast(PanelName, found[2]), int(found[3]), found[4]
+    panel = shipped_panel(kind, env) if seed == 0 else fresh_panel(kind, seed, env)
+    return panel.cut(int(tasks)) if tasks else panel
+
+
+def is_heldout_kind(task: Task) -> bool | None:
+    """Whether only the held-out distribution has such tasks; ``None`` for a task of another environment."""
+    depth, places = task.params.get("depth"), task.params.get("places")
+    if task.env == "crafting" and isinstance(depth, int):
+        return depth > 3
+    if task.env == "household" and isinstance(places, int):
+        return places > 5 or task.params.get("kind") == "two"
+    return None

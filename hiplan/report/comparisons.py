@@ -10,8 +10,10 @@ from hiplan.report.curves import BLUE, GREEN, INK, ORANGE, PURPLE
 from hiplan.trace import Verdict
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH = 6.6  # inches: still legible on a screen of 500 pixels
 PALE = "#b9c4ce"
 VERDICT_LOOK: dict[Verdict, tuple[str, str]] = {  # colour and hatch: told apart in grey, too
     Verdict.ON_PLAN: (GREEN, ""),
@@ -20,24 +22,78 @@ VERDICT_LOOK: dict[Verdict, tuple[str, str]] = {  # colour and hatch: told apart
     Verdict.OFF_PLAN: (ORANGE, "xx"),
     Verdict.UNPLANNED_RECOVERY: (BLUE, "\\\\"),
 }
+ENVIRONMENT_COLORS = ("#9fb7d1", BLUE, GREEN, PURPLE)
 
 
-def draw_reliance(success: Mapping[str, tuple[float, Sequence[float]]], path: Path) -> Path:
-    """Success per condition: (before, after by seed). Before as a pale bar, after as a bar with a dot per seed."""
-    figure, axes = _figure(8.5, 0.9 + 0.62 * len(success))
-    for place, (before, after) in enumerate(success.values()):
-        mean = sum(after) / len(after)
-        axes.barh(place - 0.19, 100 * before, 0.34, color=PALE, label="untrained" if place == 0 else "")
-        axes.barh(place + 0.19, 100 * mean, 0.34, color=BLUE, label="trained, mean" if place == 0 else "")
-        dots: dict[str, Any] = {"s": 22, "color": "white", "edgecolor": INK, "zorder": 3, "clip_on": False}
-        axes.scatter([100 * s for s in after], [place + 0.19] * len(after), label="" if place else "a seed", **dots)
-    axes.set_yticks(range(len(success)), list(success))
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("success (%)")
-    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    axes.grid(axis="x", color="#dddddd", zorder=0)
-    axes.set_axisbelow(True)
+def draw_reliance(success: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]], path: Path) -> Path:
+    """Success per environment and condition: (before, after by seed), shares from 0 to 1; a panel per environment.
+
+    Before as a pale bar, after as a bar with a dot per seed.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(next(iter(success.values())))
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.52 * len(names)), facecolor="white", layout="constrained")
+    panels = figure.subplots(1, len(success), sharey=True, squeeze=False)[0]
+    for axes, (environment, conditions) in zip(panels, success.items(), strict=True):
+        for place, (before, after) in enumerate(conditions.values()):
+            mean = sum(after) / len(after)
+            axes.barh(place - 0.19, 100 * before, 0.34, color=PALE, label="untrained" if place == 0 else "")
+            axes.barh(place + 0.19, 100 * mean, 0.34, color=BLUE, label="trained, mean" if place == 0 else "")
+            dots: dict[str, Any] = {"s": 20, "color": "white", "edgecolor": INK, "zorder": 3, "clip_on": False}
+            axes.scatter([100 * s for s in after], [place + 0.19] * len(after), label="" if place else "a seed", **dots)
+        axes.set_title(environment, fontsize=11, loc="left")
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("success (%)")
+        axes.grid(axis="x", color="#dddddd", zorder=0)
+        axes.set_axisbelow(True)
+        _undress(axes)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9, ncols=3
+    )
+    return _save(figure, path)
+
+
+def draw_arms(
+    success: Mapping[str, Mapping[str, Mapping[str, tuple[float | None, Sequence[float]]]]], path: Path
+) -> Path:
+    """Success in per cent of arms by panel and environment: (before training, after by seed).
+
+    A panel each, an arm's environments as bars under each other; before as a dashed line where it is known.
+    """
+    from matplotlib.figure import Figure
+
+    arms = list(next(iter(success.values())))
+    environments = list(next(iter(next(iter(success.values())).values())))
+    height = 0.8 / len(environments)
+    figure = Figure(
+        figsize=(WIDTH, 1.6 + 0.36 * len(environments) * len(arms)), facecolor="white", layout="constrained"
+    )
+    panels = figure.subplots(1, len(success), sharey=True, squeeze=False)[0]
+    for axes, (title, by_arm) in zip(panels, success.items(), strict=True):
+        for place, by_environment in enumerate(by_arm.values()):
+            for number, (environment, (before, after)) in enumerate(by_environment.items()):
+                y = place + (number + 0.5) * height - 0.4
+                mean, color = sum(after) / len(after), ENVIRONMENT_COLORS[number % len(ENVIRONMENT_COLORS)]
+                axes.barh(y, mean, 0.9 * height, color=color, label=environment if place == 0 else "")
+                dots: dict[str, Any] = {"s": 18, "color": "white", "edgecolor": INK, "zorder": 3, "clip_on": False}
+                axes.scatter(after, [y] * len(after), label="a seed" if place == number == 0 else "", **dots)
+                if before is not None:
+                    ends, first = [y - height / 2, y + height / 2], place == number == 0
+                    axes.plot([before] * 2, ends, color=INK, linestyle=":", label="untrained" if first else "")
+        axes.set_title(title, fontsize=11, loc="left")
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("success (%)")
+        axes.grid(axis="x", color="#dddddd", zorder=0)
+        axes.set_axisbelow(True)
+        _undress(axes)
+    panels[0].set_yticks(range(len(arms)), arms, fontsize=9)
+    panels[0].invert_yaxis()
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9, ncols=4
+    )
     return _save(figure, path)
 
 
@@ -45,11 +101,10 @@ def draw_deviations(counts: Mapping[str, Mapping[int, Mapping[str, int]]], path:
     """Shares of verdicts by the place of the step whose turn it was (0: every step done), a panel per agent."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4 * len(counts), 3.4), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.7 * len(counts)), facecolor="white", layout="constrained")
     places = sorted({p for known in counts.values() for p in known}, key=lambda p: (p == 0, p))
-    for axes, (name, known) in zip(
-        figure.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts.items(), strict=True
-    ):
+    panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, known) in zip(panels, counts.items(), strict=True):
         for x, place in enumerate(places):
             mine, bottom = known.get(place, {}), 0.0
             for verdict, (color, hatch) in VERDICT_LOOK.items():
@@ -57,28 +112,23 @@ def draw_deviations(counts: Mapping[str, Mapping[int, Mapping[str, int]]], path:
                 look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
                 axes.bar(x, share, 0.8, bottom=bottom, label=str(verdict) if x == 0 else "", **look)
                 bottom += share
-            axes.text(x, 102, f"{sum(mine.values()):,}", ha="center", fontsize=8, color=INK)
+            axes.text(x, 102, f"{sum(mine.values()):,}", ha="center", fontsize=9, color=INK)
         last = max(places, default=0)
         names = {0: "all\ndone"} | {p: f"{p}+" if p == last == 6 else str(p) for p in places if p}
         axes.set_xticks(range(len(places)), [names[p] for p in places])
         axes.set_title(f"{name} (actions above the bars)", fontsize=10, loc="left", pad=14)
-        axes.set_xlabel("the step whose turn it was")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    figure.axes[0].set_ylabel("share of actions (%)")
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("share of actions (%)")
+        _undress(axes)
+    panels[-1].set_xlabel("the step whose turn it was")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return _save(figure, path)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+def _undress(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    return figure, axes
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Training curves: success over iterations with the stages marked, and what explains it below."""
+"""Training curves: success over environment steps with the stages marked, and what explains it below."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Row = Mapping[str, Any]
+Spans = Sequence[tuple[str, float, float]]
+File = TypeVar("File", bound="Path | str | IO[bytes]")
 
 # Okabe and Ito's colours, told apart with any colour vision
 BLUE, ORANGE, GREEN, PURPLE, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#222222", "#8a8a8a"
@@ -44,48 +46,72 @@ CHARTS = (
 )
 
 
-def draw_curves(metrics: Sequence[Row], path: Path | str) -> Path:
-    """Draw training and evaluation rows to a PNG file; returns its path. Charts without any value are left out."""
+def draw_curves(metrics: Sequence[Row], file: File, narrow: bool = False) -> File:
+    """Draw training and evaluation rows as PNG to a path or an open binary file; returns ``file``.
+
+    Charts without any value are left out. ``narrow``: one chart above the other, for small screens.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     train = sorted((row for row in metrics if row.get("kind") == "train"), key=lambda row: row["iteration"])
     evals = [row for row in metrics if row.get("kind") == "eval" and row.get("panel") == "dev"]
+    axis = Axis.of(train, evals)
     charts = [c for c in CHARTS if any(math.isfinite(_value(row, key)) for row in train for key, _, _ in c.series)]
-    columns = 2 if len(charts) in (1, 2, 4) else 3
+    columns = 1 if narrow else 2 if len(charts) in (1, 2, 4) else 3
     rows = math.ceil(len(charts) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
-    figure = Figure(figsize=(11, 4.8 + 2.1 * rows), facecolor="white", layout=layout)
-    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[4.6, *[2.0] * rows])
-    spans = stage_spans(train) or [("", 0, 1)]
+    size = (5.4, 4.4 + 1.7 * rows) if narrow else (11, 4.8 + 2.1 * rows)
+    figure = Figure(figsize=size, facecolor="white", layout=layout)
+    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[4.2 if narrow else 4.6, *[2.0] * rows])
+    spans = stage_spans(train, axis) or [("", 0, 1)]
     main = figure.add_subplot(grid[0, :])
-    _draw_success(main, train, evals, spans)
+    _draw_success(main, train, evals, spans, axis, narrow)
     for number, chart in enumerate(charts):
         axes = figure.add_subplot(grid[1 + number // columns, number % columns])
         series = [s for s in chart.series if any(math.isfinite(_value(row, s[0])) for row in train)]
         for key, label, color in series:
-            _line(axes, train, spans, key, label, color)
+            _line(axes, train, axis, key, label, color)
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
         axes.set_title(chart.title, fontsize=10, loc="left", color=INK)
-        _dress(axes, spans, chart.share)
+        _dress(axes, spans, chart.share, ticks=4)
         if number + columns >= len(charts):
-            axes.set_xlabel("iteration", fontsize=9)
-    if not charts:
-        main.set_xlabel("iteration", fontsize=9)
-    figure.savefig(path, dpi=150)
-    return Path(path)
+            axes.set_xlabel(axis.label, fontsize=9)
+    if not charts or not narrow:
+        main.set_xlabel(axis.label, fontsize=9)
+    figure.savefig(file, dpi=150)
+    return file
 
 
-def stage_spans(train: Sequence[Row]) -> list[tuple[str, int, int]]:
-    """(stage, first iteration, one past its last) per stage, in order."""
-    spans: list[tuple[str, int, int]] = []
+@dataclass(frozen=True)
+class Axis:
+    """What the x axis counts: environment steps, or iterations where a row does not say its steps."""
+
+    key: str
+    label: str
+
+    @staticmethod
+    def of(train: Sequence[Row], evals: Sequence[Row]) -> Axis:
+        """Environment steps where every row has them and some were taken."""
+        steps = [_value(row, "env_steps") for row in [*train, *evals]]
+        known = all(map(math.isfinite, steps)) and any(steps)
+        return Axis("env_steps", "environment steps") if known else Axis("iteration", "iterations")
+
+    def place(self, row: Row) -> float:
+        """Where the row stands: at the end of what it tells of."""
+        return float(row[self.key]) + (self.key == "iteration" and row.get("kind") == "train")
+
+
+def stage_spans(train: Sequence[Row], axis: Axis) -> list[tuple[str, float, float]]:
+    """(stage, where it began, where it ended) per stage, in order."""
+    spans: list[tuple[str, float, float]] = []
     for row in train:
-        stage, iteration = str(row["stage"]), int(row["iteration"])
+        stage, place = str(row["stage"]), axis.place(row)
         if spans and spans[-1][0] == stage:
-            spans[-1] = (stage, spans[-1][1], iteration + 1)
+            spans[-1] = (stage, spans[-1][1], place)
         else:
-            spans.append((stage, iteration, iteration + 1))
+            spans.append((stage, spans[-1][2] if spans else 0.0, place))
     return spans
 
 
@@ -99,9 +125,11 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
     return means
 
 
-def _draw_success(axes: Axes, train: Sequence[Row], evals: Sequence[Row], spans: list[tuple[str, int, int]]) -> None:
+def _draw_success(
+    axes: Axes, train: Sequence[Row], evals: Sequence[Row], spans: Spans, axis: Axis, narrow: bool
+) -> None:
     if train:
-        _line(axes, train, spans, "success", "training rollouts", BLUE)
+        _line(axes, train, axis, "success", "training rollouts", BLUE)
     for number, (agent, (name, color, marker)) in enumerate(AGENTS.items()):
         series: dict[str, list[Row]] = {}
         for row in sorted((r for r in evals if r.get("agent", "plan") == agent), key=lambda row: row["iteration"]):
@@ -110,7 +138,7 @@ def _draw_success(axes: Axes, train: Sequence[Row], evals: Sequence[Row], spans:
             continue
         main = max(series, key=lambda decoding: (len(series[decoding]), decoding == "greedy"))
         dodge = (number - 0.5) * 0.008 * (spans[-1][2] - spans[0][1])
-        points = [(row["iteration"] + dodge, 100 * _value(row, "success")) for row in series[main]]
+        points = [(axis.place(row) + dodge, 100 * _value(row, "success")) for row in series[main]]
         bars = [
             [100 * max(0.0, sign * (_bound(row, side) - _value(row, "success"))) for row in series[main]]
             for side, sign in (("low", -1), ("high", 1))
@@ -119,7 +147,7 @@ def _draw_success(axes: Axes, train: Sequence[Row], evals: Sequence[Row], spans:
         label = f"dev tasks, {name}" + (f" ({main})" if main else "")
         look: dict[str, Any] = {"color": color, "marker": marker, "markeredgecolor": "white", "linestyle": "--"}
         axes.errorbar(x, y, yerr=bars, label=label, capsize=3, linewidth=1, elinewidth=1.4, zorder=4, **look)
-        others = [(r["iteration"] + dodge, 100 * _value(r, "success")) for d in series if d != main for r in series[d]]
+        others = [(axis.place(r) + dodge, 100 * _value(r, "success")) for d in series if d != main for r in series[d]]
         if others:
             hollow: dict[str, Any] = {"marker": marker, "facecolor": "none", "edgecolor": color, "alpha": 0.8}
             axes.scatter(
@@ -127,28 +155,26 @@ def _draw_success(axes: Axes, train: Sequence[Row], evals: Sequence[Row], spans:
             )
     _dress(axes, spans, share=True)
     axes.set_ylim(-3, 113)
-    axes.set_title("success", fontsize=12, weight="bold", loc="left", color=INK, pad=26)
+    axes.set_title("success", fontsize=12, weight="bold", loc="left", color=INK, pad=44 if narrow else 26)
     for stage, first, stop in spans:
         axes.text((first + stop) / 2, 0.975, stage, transform=axes.get_xaxis_transform(), ha="center", va="top",
                   fontsize=10.5, weight="bold", color="#555555", parse_math=False)  # fmt: skip
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         entries = dict(sorted(zip(labels, handles, strict=True), key=lambda entry: entry[0] == "other decodings"))
-        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.995), "ncols": 4}
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.995), "ncols": 2 if narrow else 4}
         axes.legend(entries.values(), entries.keys(), frameon=False, fontsize=9, **place)
     else:
         axes.text(0.5, 0.5, "no training yet", transform=axes.transAxes, ha="center", va="center", color=FAINT)
 
 
-def _line(
-    axes: Axes, train: Sequence[Row], spans: list[tuple[str, int, int]], key: str, label: str, color: str
-) -> None:
-    """One key over iterations: faint as measured, strong as a moving average that does not cross stages."""
+def _line(axes: Axes, train: Sequence[Row], axis: Axis, key: str, label: str, color: str) -> None:
+    """One key over the axis: faint as measured, strong as a moving average that does not cross stages."""
     scale = 100 if key in ("success", *(k for chart in CHARTS if chart.share for k, _, _ in chart.series)) else 1
     window = max(1, len(train) // 20)
-    for number, (_, first, stop) in enumerate(spans):
-        rows = [row for row in train if first <= row["iteration"] < stop]
-        x = [row["iteration"] for row in rows]
+    for number, stage in enumerate(dict.fromkeys(row["stage"] for row in train)):
+        rows = [row for row in train if row["stage"] == stage]
+        x = [axis.place(row) for row in rows]
         y = [scale * _value(row, key) for row in rows]
         few = sum(map(math.isfinite, y)) == 1
         axes.plot(x, y, color=color, linewidth=0.9, alpha=0.35, zorder=2)
@@ -156,8 +182,10 @@ def _line(
         axes.plot(x, smooth(y, window), color=color, linewidth=2, label="" if number else label, zorder=3, **style)
 
 
-def _dress(axes: Axes, spans: list[tuple[str, int, int]], share: bool) -> None:
+def _dress(axes: Axes, spans: Spans, share: bool, ticks: int = 8) -> None:
     """Stage bands, light grid, no box."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     for number, (_, first, stop) in enumerate(spans):
         axes.axvspan(first, stop, color="#eef1f5" if number % 2 == 0 else "#dfe5ec", linewidth=0, zorder=0)
     if share:
@@ -167,7 +195,8 @@ def _dress(axes: Axes, spans: list[tuple[str, int, int]], share: bool) -> None:
     axes.set_xlim(first - 0.02 * (stop - first), stop + 0.02 * (stop - first))
     axes.grid(axis="y", color="white", linewidth=1, zorder=1)
     axes.tick_params(labelsize=8.5, length=0, colors=INK)
-    axes.locator_params(axis="x", integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
 

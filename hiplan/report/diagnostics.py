@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from hiplan.errors import UserError
 from hiplan.report.files import problem, read_text
 
-NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\])?|[-–]?")  # also with its interval; or nothing there
+NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\]| \(.*\))?|[-–]?")  # also with its interval; or nothing there
 
 
 class Section(BaseModel):
@@ -69,11 +69,15 @@ def write_diagnostics(folder: Path, found: Diagnostics) -> str:
     (folder / "diagnostics.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
     parts = [found.about]
     for section in found.sections:
-        rule = ["---:" if numeric else "---" for numeric in section.numeric()]
-        lines = [section.head, rule, *section.rows]
-        table = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
         picture = [f"![{section.title}]({section.picture})"] if section.picture else []
-        parts += [f"### {section.title}", section.note, table, *picture]
+        parts += [f"### {section.title}", section.note, markdown(section), *picture]
     text = "\n\n".join(parts) + "\n"
     (folder / "table.md").write_text(text, encoding="utf-8")
     return text
+
+
+def markdown(section: Section) -> str:
+    """The section's table for documents."""
+    rule = ["---:" if numeric else "---" for numeric in section.numeric()]
+    lines = [section.head, rule, *section.rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)

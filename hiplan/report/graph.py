@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 File = TypeVar("File", bound="Path | str | IO[bytes]")
 
-MAX_PANELS, MAX_STEPS, ROW = 4, 24, 3  # panels drawn, steps per panel, steps per row, at most
+MAX_PANELS, MAX_STEPS, ROW, NARROW_ROW = 4, 24, 3, 2  # panels drawn, steps per panel, steps per row, at most
 NODE_W, NODE_H = 2.0, 0.56  # of a step, in inches
 STEP_X, STEP_Y = 2.25, 0.98  # from step to step and from row to row
-GAP, HEAD, FOOT, LEGEND_ROW = 0.4, 1.3, 0.7, 0.32  # between the panels, above and below them, a row of the legend
+GAP, TITLE, HEAD, FOOT, LEGEND_ROW = 0.4, 0.5, 0.8, 0.7, 0.32  # between panels, above all and each, below, of a row
 REVISED = "by this revision"
 LEGEND = (("done", 1.25), ("active", 1.3), ("failed", 1.3), ("open", 1.25), ("left out next", 1.75), (REVISED, 1.95))
 NARROW = 4.6  # the least width
@@ -65,37 +65,42 @@ class Panel:
     turns: tuple[int, int]
 
 
-def draw_plan(episode: Episode, file: File, dpi: int = 150) -> File:
+def draw_plan(episode: Episode, file: File, dpi: int = 150, narrow: bool = False) -> File:
     """Draw the episode's plans, revision by revision, as PNG to a path or an open binary file; returns ``file``.
 
-    ``dpi``: pixels per inch; a panel is between 2.4 and 6.8 inches wide.
+    ``dpi``: pixels per inch; a panel is between 2.4 and 6.8 inches wide. ``narrow``: one plan above the other, for
+    small screens.
     """
     from matplotlib.figure import Figure
 
     every = panels(episode)
     shown = every if len(every) <= MAX_PANELS else [*every[: MAX_PANELS - 1], every[-1]]
-    grids = [_grid(panel.plan) for panel in shown]
-    widths = [max(STEP_X * max(map(len, grid)), 2.4) for grid in grids]
-    body = max((STEP_Y * len(grid) for grid in grids), default=0.5)
-    used = sum(widths) + GAP * (len(shown) + 1)
+    drawn = [(panel, _grid(panel.plan, NARROW_ROW if narrow else ROW)) for panel in shown]
+    rows = [[entry] for entry in drawn] if narrow else [drawn] * bool(drawn)
+    used = max((sum(_width(grid) + GAP for _, grid in row) + GAP for row in rows), default=0.0)
+    bodies = [STEP_Y * max(len(grid) for _, grid in row) for row in rows] or [0.5]
     width = max(used, NARROW)
     legend = _legend(width) if shown else []
     foot = FOOT + LEGEND_ROW * max(0, len(legend) - 1)
-    height = HEAD + body + foot
+    height = TITLE + sum(bodies) + HEAD * len(bodies) + GAP * (len(bodies) - 1) + foot
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.axis("off")
     heading = textwrap.shorten(title(episode), int(width * 8), placeholder="…")
     _write(axes, 0.3, height - 0.34, heading, fontsize=13, weight="bold", ha="left")
-    left = GAP + (width - used) / 2
-    for index, (panel, grid, panel_width) in enumerate(zip(shown, grids, widths, strict=True)):
-        if index and panel.number > shown[index - 1].number + 1:
-            _write(axes, left - GAP / 2, foot + body + 0.4, "…", fontsize=16, color=FAINT)
-        elif index:
-            axes.plot([left - GAP / 2] * 2, [foot, foot + body + 0.7], color="#dddddd", linewidth=1)
-        _draw_panel(axes, panel, grid, left + panel_width / 2, foot + body)
-        left += panel_width + GAP
+    top, before = height - TITLE, -1
+    for row, body in zip(rows, bodies, strict=False):
+        left = GAP + (width - sum(_width(grid) + GAP for _, grid in row) - GAP) / 2
+        for index, (panel, grid) in enumerate(row):
+            if panel.number > before + 1:
+                place = (left - GAP / 2, top - HEAD + 0.4) if index else (width / 2, top + 0.2)
+                _write(axes, *place, "…", fontsize=16, color=FAINT)
+            elif index:
+                axes.plot([left - GAP / 2] * 2, [top - HEAD - body, top - HEAD + 0.7], color="#dddddd", linewidth=1)
+            _draw_panel(axes, panel, grid, left + _width(grid) / 2, top - HEAD)
+            left, before = left + _width(grid) + GAP, panel.number
+        top -= HEAD + body + GAP
     _draw_legend(axes, width, legend)
     if not shown:
         _write(axes, width / 2, height / 2, "no plan in this episode", color=FAINT)
@@ -123,8 +128,8 @@ def panels(episode: Episode) -> list[Panel]:
     return found
 
 
-def _grid(plan: Plan) -> list[list[int]]:
-    """Step ids in rows: the layers of the graph, each step near those it waits for, long layers broken."""
+def _grid(plan: Plan, most: int) -> list[list[int]]:
+    """Step ids in rows of ``most``: the layers of the graph, each step near those it waits for, long layers broken."""
     shown = {step.id: step for step in plan.steps[:MAX_STEPS]}
     place: dict[int, float] = {}
     rows: list[list[int]] = []
@@ -132,11 +137,15 @@ def _grid(plan: Plan) -> list[list[int]]:
         ids = [i for i in layer if i in shown]
         above = {i: [place[a] for a in shown[i].after if a in place] for i in ids}
         ids.sort(key=lambda i: sum(above[i]) / len(above[i]) if above[i] else 0.0)
-        broken = [ids[start : start + ROW] for start in range(0, len(ids), ROW)]
+        broken = [ids[start : start + most] for start in range(0, len(ids), most)]
         for row in broken:
             place |= {i: column - (len(row) - 1) / 2 for column, i in enumerate(row)}
         rows += broken
     return rows
+
+
+def _width(grid: list[list[int]]) -> float:
+    return max(STEP_X * max(map(len, grid)), 2.4)
 
 
 def _draw_panel(axes: Axes, panel: Panel, grid: list[list[int]], middle: float, top: float) -> None:

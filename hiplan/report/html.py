@@ -5,31 +5,37 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from hiplan.coordination import scores
+from hiplan.envs import Panel
+from hiplan.envs.tasks import ALL
 from hiplan.errors import UserError
+from hiplan.report.curves import draw_curves
 from hiplan.report.diagnostics import read_diagnostics
 from hiplan.report.files import read_episodes, read_lines, read_object, read_text
+from hiplan.report.gains import Gain, gains
 from hiplan.report.graph import draw_plan
-from hiplan.report.tables import Row, panel_names, results, table
+from hiplan.report.samples import how_chosen
+from hiplan.report.tables import AGENTS, Result, Row, cell, panel_head, panel_names, panel_note, results
 from hiplan.report.template import PAGE
-from hiplan.report.transcript import blocks, clean, revisions, score_words, title
+from hiplan.report.transcript import blocks, clean, score_words, title
 from hiplan.trace import Episode
 
 MAX_EPISODES, DPI = 12, 110  # told on the page, and of their pictures
-CURVES = "Shaded: the stages. Faint lines are as measured, strong ones a moving average; bars are intervals."
+Tile = tuple[str, str]  # value, what it is
+Picture = tuple[str, str]  # for wide screens, and for narrow ones where that is another
 
 
 def write_report(run_dir: Path | str) -> Path:
     """Write ``report.html`` into the run's folder from the files it finds there; returns its path.
 
-    Read where present: ``config.yaml``, ``metrics.jsonl``, ``curves.png``, ``diagnostics.json``, ``transcripts.jsonl``
-    (its first ``MAX_EPISODES``, each with a picture of its plans), ``panels.json``, ``times.json``,
-    ``environment.json``. ``UserError`` where one of them cannot be read.
+    Read where present: ``config.yaml``, ``metrics.jsonl``, ``panels/*.json`` (whose tasks tell which environment a
+    result belongs to), ``diagnostics.json``, ``transcripts.jsonl`` (its first ``MAX_EPISODES``, each with a picture of
+    its plans), ``panels.json``, ``times.json``, ``environment.json``. ``UserError`` where one of them cannot be read.
     """
     from jinja2 import Environment
 
@@ -37,22 +43,23 @@ def write_report(run_dir: Path | str) -> Path:
     if not run.is_dir():
         raise UserError(f"there is no run folder {str(run)!r}; give the folder that holds metrics.jsonl")
     metrics = read_lines(run / "metrics.jsonl", json.loads)
-    times = read_object(run / "times.json")
-    config = read_text(run / "config.yaml")
-    head, rows = _results(metrics)
+    evals, panels = metrics_of(metrics, "eval"), read_panels(run)
+    about, config = read_object(run / "environment.json"), read_text(run / "config.yaml")
+    changes, found = gains(evals, panels), results(evals, panels)
     episodes = read_episodes(run / "transcripts.jsonl")
     page = Environment(autoescape=True).from_string(PAGE)
     html = page.render(
         name=clean(run.resolve().name),
-        tiles=_tiles(metrics, times),
-        head=head,
-        rows=rows,
-        curves=_image(run / "curves.png"),
-        curves_note=CURVES,
+        tiles=headline(changes) + _tiles(metrics, read_object(run / "times.json"), about),
+        results=_results(found),
+        gains=_gains(changes, found),
+        panels=[panel_note(name, panels[name]) for name in panel_names(found) if name in panels],
+        curves=_curves(metrics),
         diagnostics=_diagnostics(run),
         episodes=[_episode(episode) for episode in episodes[:MAX_EPISODES]],
+        chosen=how_chosen(episodes, panels) if panels else "",
         total=len(episodes),
-        facts=_facts(read_object(run / "panels.json"), config, read_object(run / "environment.json")),
+        facts=_facts(read_object(run / "panels.json"), config, about),
         config="\n".join(clean(line) for line in config.splitlines()),
     )
     path = run / "report.html"
@@ -60,24 +67,42 @@ def write_report(run_dir: Path | str) -> Path:
     return path
 
 
-def _tiles(metrics: Sequence[Row], times: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The run in a few numbers: (what, value)."""
-    tiles: list[tuple[str, str]] = []
-    found = [row for row in results(metrics_of(metrics, "eval")) if row.agent == "plan"]
-    for panel in ("heldout", "dev"):
-        shown = [row.cells[panel]["success"] for row in found if panel in row.cells]
-        if shown:
-            change = " → ".join(f"{100 * success:.0f} %" for success in dict.fromkeys((shown[0], shown[-1])))
-            name = "held-out" if panel == "heldout" else panel
-            tiles.append((f"{name} success, with plan", change))
-            break
+def read_panels(run: Path) -> dict[str, Panel]:
+    """The panels that the run was measured on, by the name its metrics use."""
+    return {path.stem: Panel.read(path) for path in sorted((run / "panels").glob("*.json"))}
+
+
+def headline(changes: Sequence[Gain]) -> list[Tile]:
+    """Success before and after, with plans if there are any: like with like where it was measured, by environment."""
+    if not changes:
+        return []
+    gain = changes[0]  # the first agent's, at one decoding if there is one
+    measured = {panel for panels in gain.changes.values() for panel in panels}
+    panel = next((name for name in ("heldout", "dev", "train") if name in measured), min(measured))
+    parts = {part: panels[panel] for part, panels in gain.changes.items() if panel in panels}
+    inner = {part: change for part, change in parts.items() if part != ALL} or parts
+    how = f"{gain.words} at start and end" if gain.like else f"{gain.words}, the best on dev at start and end"
+    return [
+        (
+            f"{100 * change.start:.0f} → {100 * change.end:.0f} %",
+            clean(f"{part + ': ' if part != ALL else ''}{panel} success, {AGENTS.get(gain.agent, gain.agent)}, {how}"),
+        )
+        for part, change in inner.items()
+    ]
+
+
+def _tiles(metrics: Sequence[Row], times: Mapping[str, Any], about: Mapping[str, Any]) -> list[Tile]:
+    """What the run took."""
+    tiles: list[Tile] = []
     train = metrics_of(metrics, "train")
     if train:
-        tiles.append(("training iterations", f"{len({row['iteration'] for row in train}):,}"))
+        iterations = len({row["iteration"] for row in train})
         steps = max(int(row.get("env_steps") or 0) for row in train)
-        tiles += [("environment steps", f"{steps:,}")] if steps else []
+        tiles += [(f"{steps:,}", f"environment steps in {iterations:,} iterations")] if steps else []
+        tiles += [(f"{iterations:,}", "training iterations")] if not steps else []
     if times.get("wall_s") is not None:
-        tiles.append((clean(str(times.get("hardware") or "wall time")), duration(float(times["wall_s"]))))
+        place = f" on {about['cpu']}" if about.get("cpu") else ""
+        tiles.append((duration(float(times["wall_s"])), clean(f"wall time{place}")))
     return tiles
 
 
@@ -94,23 +119,46 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _results(metrics: Sequence[Row]) -> tuple[list[tuple[str, bool]], list[tuple[bool, list[tuple[str, str | None]]]]]:
-    """The results' head, as (title, is a number), and rows, as (starts a stage, [(text, per cent)])."""
-    evals = metrics_of(metrics, "eval")
-    found, (head, lines) = results(evals), table(evals)
+def _results(found: Sequence[Result]) -> dict[str, Any]:
+    """Head, and per stage and agent a line of all tasks and one per environment: (label, [(text, per cent)])."""
     panels = panel_names(found)
-    labels = len(head) - len(panels)
-    rows = []
-    for number, (result, line) in enumerate(zip(found, lines, strict=True)):
-        shares = [f"{100 * result.cells[p]['success']:.1f}" if p in result.cells else "0" for p in panels]
-        first = number > 0 and result.stage != found[number - 1].stage
-        rows.append((first, list(zip(line, [*[None] * labels, *shares], strict=True))))
-    return [(text, number >= labels) for number, text in enumerate(head)], rows
+    groups = []
+    for number, result in enumerate(found):
+        words = [result.stage, AGENTS.get(result.agent, result.agent), *[result.decoding] * bool(result.decoding)]
+        lines = {", ".join(words): result.cells, **result.parts}
+        shown = [(clean(label), [_cell(cells.get(panel)) for panel in panels]) for label, cells in lines.items()]
+        groups.append({"lines": shown, "first": number == 0 or result.stage != found[number - 1].stage})
+    return {"head": [clean(panel_head(panel, found)) for panel in panels], "groups": groups}
+
+
+def _cell(row: Row | None) -> tuple[str, str]:
+    return clean(cell(row)), f"{100 * row['success']:.1f}" if row else "0"
+
+
+def _gains(changes: Sequence[Gain], found: Sequence[Result]) -> dict[str, Any]:
+    """As ``_results``: per agent and decodings a line of all tasks and one per environment."""
+    panels = [name for name in panel_names(found) if any(name in p for g in changes for p in g.changes.values())]
+    groups = []
+    for gain in changes:
+        name = f"{AGENTS.get(gain.agent, gain.agent)}, {gain.words}"
+        lines = []
+        for part, cells in gain.changes.items():
+            texts = [(str(cells[panel]) if panel in cells else "–", "0") for panel in panels]
+            lines.append((clean(name if part == ALL else part), texts))
+        groups.append({"lines": lines, "first": True})
+    return {"head": [clean(panel) for panel in panels], "groups": groups}
+
+
+def _curves(metrics: Sequence[Row]) -> Picture | None:
+    """The training curves for wide and for narrow screens; nothing before training."""
+    if not metrics_of(metrics, "train"):
+        return None
+    return _drawn(lambda file, narrow: draw_curves(metrics, file, narrow))
 
 
 def _episode(episode: Episode) -> dict[str, Any]:
     """What the page tells of an episode: a line about it, its story, and a picture of its plans."""
-    found, turns, revised = scores(episode), len(episode.turns), revisions(episode)
+    found, turns, revised = scores(episode), len(episode.turns), episode.revisions()
     about = [f"{turns} turn{'s' * (turns != 1)}", f"{revised} revision{'s' * (revised != 1)}"]
     about += [f"{name} {value}" for name, value, _ in score_words(found) if name in ("adherence", "coverage")]
     return {
@@ -118,14 +166,21 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "success": episode.success,
         "about": ", ".join(about),
         "blocks": blocks(episode),
-        "picture": _plans(episode) if any(record.plan for record in episode.plans) else "",
+        "picture": _plans(episode) if any(record.plan for record in episode.plans) else None,
     }
 
 
-def _plans(episode: Episode) -> str:
-    drawn = BytesIO()
-    draw_plan(episode, drawn, DPI)
-    return base64.b64encode(drawn.getvalue()).decode()
+def _plans(episode: Episode) -> Picture:
+    return _drawn(lambda file, narrow: draw_plan(episode, file, DPI, narrow))
+
+
+def _drawn(draw: Callable[[BytesIO, bool], object]) -> Picture:
+    """A picture twice, as PNG in base64: for wide screens, and for narrow ones."""
+    files = BytesIO(), BytesIO()
+    for file, narrow in zip(files, (False, True), strict=True):
+        draw(file, narrow)
+    wide, small = (base64.b64encode(file.getvalue()).decode() for file in files)
+    return wide, small
 
 
 def _image(path: Path) -> str:
@@ -140,7 +195,7 @@ def _diagnostics(run: Path) -> dict[str, Any] | None:
             "note": clean(section.note),
             "head": list(zip(map(clean, section.head), section.numeric(), strict=True)),
             "rows": [list(zip(map(clean, row), section.numeric(), strict=True)) for row in section.rows],
-            "picture": _image(run / section.picture) if section.picture else "",
+            "picture": (_image(run / section.picture), "") if section.picture else None,
         }
         for section in (found.sections if found else ())
     ]
@@ -151,13 +206,17 @@ def _diagnostics(run: Path) -> dict[str, Any] | None:
     )
 
 
+LABELS = {"cpu": "CPU", "gpu": "GPU", "memory_gib": "memory, GiB"}
+
+
 def _facts(panels: Mapping[str, Any], config: str, environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What it takes to run it again: seeds, panels, versions."""
+    """What it takes to run it again: seeds, panels, commit, machine, versions."""
     facts = [(f"config: {key}", value) for key, value in re.findall(r"(?m)^\s*(\w*seed\w*):\s*(\S.*?)\s*$", config)]
     for name, panel in panels.items():
         entry = panel if isinstance(panel, dict) else {"hash": panel}
         facts.append((f"panel {name}", ", ".join(f"{key} {value}" for key, value in entry.items())))
     for key, value in environment.items():
-        inner = value.items() if isinstance(value, dict) else [(key, value)]
-        facts += [(str(name), str(text)) for name, text in inner]
+        inner = value.items() if isinstance(value, dict) else [(LABELS.get(key, key), value)]
+        prefix = f"{key}: " if isinstance(value, dict) else ""
+        facts += [(f"{prefix}{name}", f"{text:,}" if isinstance(text, int) else str(text)) for name, text in inner]
     return [(clean(label), clean(value)) for label, value in facts]

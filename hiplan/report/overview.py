@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hiplan.coordination import scores
-from hiplan.report.transcript import revisions, shorten, title
+from hiplan.report.transcript import shorten, title
 from hiplan.trace import Episode
 
 MAX_ROWS = 40
@@ -26,7 +26,7 @@ def overview(episodes: Mapping[int, Episode]) -> Table:
     for number, episode in list(episodes.items())[:MAX_ROWS]:
         found = scores(episode)
         outcome = Text("success", "green") if episode.success else Text(str(episode.stop or "not finished"), "red")
-        counts = (str(len(episode.turns)), str(revisions(episode)), _share(found.adherence), _share(found.coverage))
+        counts = (str(len(episode.turns)), str(episode.revisions()), _share(found.adherence), _share(found.coverage))
         table.add_row(Text(str(number)), Text(shorten(title(episode), 60)), outcome, *map(Text, counts))
     if len(episodes) > MAX_ROWS:
         table.caption = f"and {len(episodes) - MAX_ROWS} more"

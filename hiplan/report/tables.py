@@ -1,21 +1,25 @@
-"""Evaluation results as a table: a row per stage and agent, a column per panel.
+"""Evaluation results as a table: rows by stage, agent and environment, a column per panel.
 
-Each row uses one decoding throughout: the best on the dev panel, so that a gain is counted against the base model
-at its best and not against a decoding that happens to be bad for it.
+Each stage and agent uses one decoding throughout: the best on the dev panel. So the base model is shown at its best and
+not at a decoding that happens to be bad for it; ``hiplan.report.gains`` compares like with like.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from hiplan.envs.tasks import ALL, Panel, is_heldout_kind
+from hiplan.evaluation import wilson
 from hiplan.report.transcript import clean
 
 Row = Mapping[str, Any]
+Panels = Mapping[str, Panel]
 
 STAGES = ("base", "executor", "planner", "joint")
 AGENTS = {"plan": "with plan", "none": "no plan"}
@@ -24,18 +28,20 @@ PANELS = ("train", "dev", "heldout")
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table: ``cells`` holds the evaluation shown per panel."""
+    """One agent after one stage. ``cells``: the evaluation shown per panel; ``parts``: the same by environment."""
 
     stage: str
     agent: str
     decoding: str
     cells: Mapping[str, Row]
+    parts: Mapping[str, Mapping[str, Row]] = field(default_factory=dict)
 
 
-def results(evals: Sequence[Row]) -> list[Result]:
+def results(evals: Sequence[Row], panels: Panels | None = None) -> list[Result]:
     """The newest evaluation per panel of each stage and agent, in the stages' order.
 
-    Rows of another kind are ignored; a panel the chosen decoding was not run on stays empty.
+    Rows of another kind are ignored; a panel the chosen decoding was not run on stays empty. ``panels``: the tasks that
+    were run, by name; with them results are also told by environment, where a panel has several.
     """
     grouped: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
     for row in sorted((r for r in evals if r.get("kind", "eval") == "eval"), key=lambda r: int(r.get("iteration", 0))):
@@ -44,25 +50,47 @@ def results(evals: Sequence[Row]) -> list[Result]:
     found = []
     for (stage, agent), decodings in grouped.items():
         chosen = max(decodings, key=lambda name: _merit(name, decodings[name]))
-        found.append(Result(stage, agent, chosen, decodings[chosen]))
+        cells = decodings[chosen]
+        found.append(Result(stage, agent, chosen, cells, by_environment(cells, panels or {})))
     return sorted(found, key=lambda r: (_rank(r.stage, STAGES), _rank(r.agent, tuple(AGENTS))))
 
 
-def table(evals: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def by_environment(cells: Mapping[str, Row], panels: Panels) -> dict[str, dict[str, Row]]:
+    """Per environment and panel the same evaluations on its tasks alone; nothing where no panel mixes environments."""
+    found: dict[str, dict[str, Row]] = {}
+    for panel, row in cells.items():
+        for part, where in places(row, panels.get(panel)).items():
+            if part != ALL:
+                successes = sum(row["solved"][i] == "1" for i in where)
+                low, high = wilson(successes, len(where))
+                found.setdefault(part, {})[panel] = {
+                    "success": successes / len(where), "low": low, "high": high, "n": len(where),
+                }  # fmt: skip
+    return dict(sorted(found.items()))
+
+
+def places(row: Row, panel: Panel | None) -> Mapping[str, Sequence[int]]:
+    """Where in ``solved`` the row's tasks are, all and by environment; all alone where the panel is another one."""
+    solved = row.get("solved")
+    if not isinstance(solved, str):
+        return {}
+    if panel is None or len(panel.tasks) != len(solved):
+        return {ALL: range(len(solved))}
+    return panel.parts
+
+
+def table(evals: Sequence[Row], panels: Panels | None = None) -> tuple[list[str], list[list[str]]]:
     """Head and rows of cells as plain text."""
-    rows = results(evals)
-    panels = panel_names(rows)
-    decoded = any(row.decoding for row in rows)
-    head = ["stage", "agent", *["decoding"] * decoded, *(_panel_head(panel, rows) for panel in panels)]
-    body = [
-        [
-            r.stage,
-            AGENTS.get(r.agent, r.agent),
-            *[r.decoding] * decoded,
-            *(cell(r.cells.get(panel)) for panel in panels),
-        ]
-        for r in rows
-    ]
+    rows = results(evals, panels)
+    names = panel_names(rows)
+    decoded, split = any(row.decoding for row in rows), any(row.parts for row in rows)
+    head = ["stage", "agent", *["decoding"] * decoded, *["tasks"] * split]
+    body = []
+    for row in rows:
+        label = [row.stage, AGENTS.get(row.agent, row.agent), *[row.decoding] * decoded]
+        for part, cells in {ALL: row.cells, **row.parts}.items():
+            body.append([*label, *[part] * split, *(cell(cells.get(panel)) for panel in names)])
+    head += [panel_head(panel, rows) for panel in names]
     return [clean(text) for text in head], [[clean(text) for text in line] for line in body]
 
 
@@ -71,22 +99,29 @@ def panel_names(rows: Sequence[Result]) -> list[str]:
     return sorted({panel for row in rows for panel in row.cells}, key=lambda panel: _rank(panel, PANELS))
 
 
-def results_table(evals: Sequence[Row]) -> Table:
-    """The results for the terminal."""
-    head, rows = table(evals)
+def results_table(evals: Sequence[Row], panels: Panels | None = None) -> Table:
+    """The results for the terminal; environments stand below their stage and agent."""
+    head, rows = table(evals, panels)
     notes = ["success [interval]", *["decoding: the best on dev of those tried"] * ("decoding" in head)]
-    shown = Table(caption="; ".join(notes) if rows else None, header_style="bold")
-    for number, name in enumerate(head):
-        shown.add_column(Text(name), justify="right" if number >= _labels(head) else "left")
+    labels, split = _labels(head), "tasks" in head
+    shown = Table(
+        caption=Text("; ".join(notes)) if rows else None,
+        box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    names = [", ".join(head[: labels - 1])] if split else head[:labels]
+    for number, name in enumerate([*names, *head[labels:]]):
+        shown.add_column(Text(name), justify="right" if number >= len(names) else "left")
     for number, row in enumerate(rows):
         ends = number + 1 == len(rows) or rows[number + 1][0] != row[0]
-        shown.add_row(*(Text(text) for text in row), end_section=ends)
+        whole, part = ", ".join(row[: labels - 1]), row[labels - 1]
+        label = [whole if part == ALL else f"  {part}"] if split else row[:labels]
+        shown.add_row(*map(Text, [*label, *row[labels:]]), end_section=ends)
     return shown
 
 
-def markdown_table(evals: Sequence[Row]) -> str:
+def markdown_table(evals: Sequence[Row], panels: Panels | None = None) -> str:
     """The results as a Markdown table."""
-    head, rows = table(evals)
+    head, rows = table(evals, panels)
     rule = ["---:" if number >= _labels(head) else "---" for number in range(len(head))]
     lines = [head, rule, *([text.replace("|", "\\|") for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -101,6 +136,23 @@ def cell(row: Row | None) -> str:
     return f"{100 * row['success']:.0f} %{interval}"
 
 
+def panel_head(panel: str, rows: Sequence[Result]) -> str:
+    """``dev (n = 64)``: with the number of its tasks."""
+    counts = sorted({int(row.cells[panel]["n"]) for row in rows if "n" in row.cells.get(panel, {})})
+    if not counts:
+        return panel
+    return f"{panel} (n = {counts[0]})" if len(counts) == 1 else f"{panel} (n = {counts[0]}–{counts[-1]})"
+
+
+def panel_note(name: str, panel: Panel) -> str:
+    """What a panel holds: ``dev: 64 tasks (34 crafting, 30 household), 32 of held-out kinds``."""
+    parts = [f"{len(where)} {part}" for part, where in panel.parts.items() if part != ALL]
+    heldout = sum(bool(is_heldout_kind(task)) for task in panel.tasks)
+    split = f" ({', '.join(parts)})" if parts else ""
+    mixed = f", {heldout} of held-out kinds" if 0 < heldout < len(panel.tasks) else ""
+    return clean(f"{name}: {len(panel.tasks)} tasks{split}{mixed}")
+
+
 def _merit(name: str, panels: Mapping[str, Row]) -> tuple[bool, int, float, int, bool]:
     """What ranks a decoding: run on dev, how lately, success there; then the panels it was run on, and greedy."""
     dev = panels.get("dev")
@@ -108,15 +160,8 @@ def _merit(name: str, panels: Mapping[str, Row]) -> tuple[bool, int, float, int,
     return dev is not None, latest, success, len(panels), name == "greedy"
 
 
-def _panel_head(panel: str, rows: Sequence[Result]) -> str:
-    counts = sorted({int(row.cells[panel]["n"]) for row in rows if "n" in row.cells.get(panel, {})})
-    if not counts:
-        return panel
-    return f"{panel} (n = {counts[0]})" if len(counts) == 1 else f"{panel} (n = {counts[0]}–{counts[-1]})"
-
-
 def _labels(head: Sequence[str]) -> int:
-    return 3 if "decoding" in head else 2
+    return 2 + ("decoding" in head) + ("tasks" in head)
 
 
 def _rank(name: str, order: tuple[str, ...]) -> tuple[int, str]:

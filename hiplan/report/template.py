@@ -5,7 +5,19 @@ PAGE = """
 <span class="{{ style }}">{{ text }}</span>
 {%- endfor %}{% endmacro %}
 {%- macro picture(data, about) -%}
-<div class="picture"><img alt="{{ about }}" src="data:image/png;base64,{{ data }}"></div>
+<div class="picture"><picture>{% if data[1] -%}
+<source media="(max-width: 640px)" srcset="data:image/png;base64,{{ data[1] }}">{% endif -%}
+<img{% if not data[1] %} class="plain"{% endif %} alt="{{ about }}" src="data:image/png;base64,{{ data[0] }}">
+</picture></div>
+{%- endmacro -%}
+{%- macro panels_table(found) -%}
+<div class="card" tabindex="0"><table class="panels">
+<tr><th></th>{% for title in found.head %}<th class="num">{{ title }}</th>{% endfor %}</tr>
+{% for group in found.groups %}{% for label, cells in group.lines -%}
+<tr{% if loop.first and group.first %} class="first"{% endif %}>
+{%- if loop.first %}<td>{% else %}<td class="part">{% endif %}{{ label }}</td>
+{%- for text, share in cells %}<td class="num" style="--share: {{ share }}%">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}{% endfor %}</table></div>
 {%- endmacro -%}
 <!doctype html>
 <html lang="en">
@@ -40,11 +52,11 @@ th { text-align: left; vertical-align: bottom; white-space: normal; font-weight:
 tr:last-child td { border-bottom: 0; } tr.first td { border-top: 2px solid var(--line); }
 .num { text-align: right; font-variant-numeric: tabular-nums; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.text { white-space: normal; min-width: 122px; } td.text:first-child { min-width: 150px; }
+td.text { white-space: normal; min-width: 112px; }
 td.num { background: linear-gradient(90deg, var(--bar) var(--share), transparent 0) no-repeat;
   background-size: 100% calc(100% - 10px); background-position: left 5px; }
-.picture { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 10px; }
-.picture img { display: block; width: 100%; min-width: 780px; margin: 0 auto; }
+.picture { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 10px; }
+.picture img { display: block; max-width: 100%; margin: 0 auto; } .picture img.plain { width: 680px; }
 pre { margin: 0; padding: 12px 0; font: 13.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin-bottom: 10px; }
 summary { cursor: pointer; padding: 11px 16px; overflow-wrap: anywhere; }
@@ -52,7 +64,9 @@ summary b { margin-right: 8px; }
 .badge { border: 1px solid currentColor; border-radius: 99px; font-size: 12px; font-weight: 600; padding: 1px 9px;
   white-space: nowrap; }
 .story { padding: 2px 16px 16px; overflow-wrap: anywhere; } .story .note { margin-bottom: 12px; }
-.story .picture img { width: auto; min-width: 0; max-width: 100%; } .card + .picture { margin-top: 10px; }
+.card + .picture { margin-top: 10px; } h2 + .note { margin-bottom: 12px; }
+td.part { padding-left: 26px; color: var(--dim); } .panels td:first-child { white-space: normal; }
+td.value { white-space: normal; overflow-wrap: anywhere; }
 .block { padding: 5px 0 5px 14px; border-left: 3px solid transparent; }
 .block.plan, .block.revision { border-left-color: var(--plan); background: var(--soft); border-radius: 0 8px 8px 0;
   margin: 10px 0; padding: 9px 14px; }
@@ -67,45 +81,57 @@ summary b { margin-right: 8px; }
 .strong { font-weight: 650; } .dim { color: var(--dim); } .good { color: var(--good); } .warn { color: var(--warn); }
 .bad { color: var(--bad); } .new { color: var(--accent); font-weight: 600; }
 .action { font-weight: 650; color: var(--accent); }
-@media (max-width: 560px) { main { padding: 18px 12px 40px; } h1 { font-size: 23px; }
+@media (max-width: 640px) { main { padding: 18px 12px 40px; } h1 { font-size: 23px; }
   .tiles { grid-template-columns: 1fr 1fr; } .tile { padding: 10px 12px; } .tile b { font-size: 18px; }
   .turn .says, .turn .quote { margin-left: 0; }
-  .story { padding: 2px 10px 12px; } .story .picture img { zoom: 0.64; max-width: none; } }
+  .story { padding: 2px 10px 12px; } .card { padding: 4px 8px; } .picture { padding: 6px; }
+  .panels th, .panels td { padding: 6px 4px; font-size: 13px; } .panels td.part { padding-left: 14px; }
+  .stack tr.head { display: none; } .stack tr { display: block; border-bottom: 1px solid var(--line); padding: 7px 0; }
+  .stack tr:last-child { border-bottom: 0; } .stack td { display: inline-block; border: 0; padding: 1px 14px 1px 0; }
+  .stack td.text { min-width: 0; font-weight: 600; } .stack td:empty { display: none; }
+  .stack td.number { font-size: 14px; } .stack td.number::before { content: attr(data-head) " "; color: var(--dim); } }
 </style>
 </head>
 <body>
 <main>
 <header><h1>{{ name }}</h1><p>report of hiplan</p></header>
 {% if tiles %}<div class="tiles">
-{% for label, value in tiles %}<div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
+{% for value, label in tiles %}<div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
 {% endfor %}</div>{% endif %}
 
-{% if rows %}<h2>Results</h2>
-<div class="card"><table>
-<tr>{% for title, numeric in head %}<th{% if numeric %} class="num"{% endif %}>{{ title }}</th>{% endfor %}</tr>
-{% for first, cells in rows %}<tr{% if first %} class="first"{% endif %}>
-{% for text, share in cells %}{% if share is none %}<td>{{ text }}</td>
-{% else %}<td class="num" style="--share: {{ share }}%">{{ text }}</td>{% endif %}{% endfor %}</tr>
-{% endfor %}</table></div>
-<p class="note">Success with its interval, at the decoding that was best on dev of those tried.</p>{% endif %}
+{% if results.groups %}<h2>Results</h2>
+{{ panels_table(results) }}
+<p class="note">Success with its 95 % interval over tasks (Wilson), at the decoding that was best on dev of those
+tried.{% for note in panels %} {{ note }}.{% endfor %}</p>{% endif %}
+
+{% if gains.groups %}<h3>Gain</h3>
+{{ panels_table(gains) }}
+<p class="note">The last stage against the first on the same tasks, in points, with 95 % intervals over tasks. They do
+not cover the spread over training seeds; one without width means that each task came out alike. Two decodings: each end
+at the one that was best on dev.</p>{% endif %}
 
 {% if curves %}<h2>Training</h2>
 {{ picture(curves, "Training curves") }}
-<p class="note">{{ curves_note }}</p>{% endif %}
+<p class="note">Shaded: the stages. Faint lines are as measured, strong ones a moving average; bars are intervals.</p>
+{% endif %}
 
 {% if diagnostics %}<h2>{{ diagnostics.title }}</h2>
 {% if diagnostics.about %}<p class="note">{{ diagnostics.about }}</p>{% endif %}
 {% for section in diagnostics.sections %}<h3>{{ section.title }}</h3>
-{% if section.rows %}<div class="card"><table>
-<tr>{% for text, numeric in section.head %}<th{% if numeric %} class="num"{% endif %}>{{ text }}</th>{% endfor %}</tr>
+{% if section.rows %}<div class="card" tabindex="0"><table class="stack">
+<tr class="head">{% for text, numeric in section.head -%}
+<th{% if numeric %} class="num"{% endif %}>{{ text }}</th>{% endfor %}</tr>
 {% for row in section.rows %}<tr>
-{%- for text, numeric in row %}<td class="{{ 'number' if numeric else 'text' }}">{{ text }}</td>{% endfor %}</tr>
+{%- for text, numeric in row %}
+<td class="{{ 'number' if numeric else 'text' }}" data-head="{{ section.head[loop.index0][0] }}">{{ text }}</td>
+{%- endfor %}</tr>
 {% endfor %}</table></div>{% endif %}
 {% if section.picture %}{{ picture(section.picture, section.title) }}{% endif %}
 {% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
 {% endfor %}{% endif %}
 
 {% if episodes %}<h2>Episodes</h2>
+{% if chosen %}<p class="note">{{ chosen }}</p>{% endif %}
 {% for episode in episodes %}<details{% if loop.first %} open{% endif %}>
 <summary><b>{{ episode.title }}</b>
 <span class="badge {{ 'good' if episode.success else 'bad' }}">
@@ -124,12 +150,12 @@ summary b { margin-right: 8px; }
 <code>hiplan inspect</code> shows all.</p>{% endif %}{% endif %}
 
 {% if facts %}<h2>To reproduce this run</h2>
-<div class="card"><table>
-{% for label, value in facts %}<tr><td class="dim">{{ label }}</td><td>{{ value }}</td></tr>
+<div class="card" tabindex="0"><table>
+{% for label, value in facts %}<tr><td class="dim text">{{ label }}</td><td class="value">{{ value }}</td></tr>
 {% endfor %}</table></div>{% endif %}
 
 {% if config %}<h2>Configuration</h2>
-<div class="card"><pre>{{ config }}</pre></div>{% endif %}
+<div class="card" tabindex="0"><pre>{{ config }}</pre></div>{% endif %}
 </main>
 </body>
 </html>

@@ -8,7 +8,7 @@ cannot pass for lines of the report, and never meet a markup parser.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rich.console import Console
@@ -124,11 +124,6 @@ def shorten(text: str, width: int = 90) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def revisions(episode: Episode) -> int:
-    """How often the plan was written anew; answers that kept it do not count."""
-    return sum(not record.kept for record in episode.plans[1:])
-
-
 def score_words(found: Scores) -> list[tuple[str, str, str]]:
     """(name, value, what it means) of the scores that exist: some need a plan, an action under it, or a revision."""
     told: list[tuple[str, str, str]] = []
@@ -171,7 +166,7 @@ def _plan(episode: Episode, record: PlanRecord) -> Block:
 
 def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) -> Block:
     record, last = episode.plans[index], episode.plans[index - 1].plan
-    number = sum(not other.kept and other.plan is not None for other in episode.plans[:index])
+    number = replace(episode, plans=episode.plans[: index + 1]).revisions()
     name = "Plan kept" if record.kept else f"Revision {number}"
     why = _because(record.reason, last)
     block = Block("revision", name, ((f"after turn {record.turn}  because ", "dim"), (why, "warn")))
@@ -228,7 +223,7 @@ def _end(episode: Episode) -> Block:
     outcome: Piece = ("success", "good") if episode.success else ("no success", "bad")
     stop = str(episode.stop) if episode.stop else "not finished"
     block = Block("end", "End", (outcome, (f"  {stop} after {_count(len(episode.turns), 'turn')}", "plain")))
-    block.say((f"reward {episode.reward:g}; {_count(revisions(episode), 'revision')}", "dim"))
+    block.say((f"reward {episode.reward:g}; {_count(episode.revisions(), 'revision')}", "dim"))
     for name, value, meaning in score_words(scores(episode)):
         block.say((f"{name} {value}", "plain"), (f"  {meaning}", "dim"))
     for role, count in episode.mistakes.items():

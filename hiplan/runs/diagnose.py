@@ -49,7 +49,7 @@ from hiplan.runs.tables import (
     DEFAULT,
     cross_section,
     deviation_section,
-    policy_section,
+    policy_sections,
     reliance_sections,
 )  # fmt: skip
 from hiplan.sampler import Sampler
@@ -240,7 +240,7 @@ def diagnose(
         after = [found[name, str(run.folder)] for run in runs]
         sections += reliance_sections(name, seeds, before, after, out)
         if len(runs) > 1:
-            sections.append(cross_section(name, seeds, found[name, "cross"]["matrix"]))
+            sections.append(cross_section(name, seeds, found[name, "cross"]))
         sections.append(deviation_section(name, before, after, out))
     return finished("Is the plan used, and is it any good?", sections, out, command, found.values())
 
@@ -266,8 +266,8 @@ def policies(
     found = dict(zip(cells, run_cells(list(cells.values()), parallel, console), strict=True))
     seeds, sections = [run.seed for run in runs], []
     for name in panel_names:
-        by_way = {way: [found[name, way, i]["result"] for i in range(len(runs))] for way in WAYS}
-        sections.append(policy_section(name, seeds, by_way))
+        by_way = {way: [found[name, way, i] for i in range(len(runs))] for way in WAYS}
+        sections += policy_sections(name, seeds, by_way)
     return finished("When to revise, and which plan to take", sections, out, command, found.values())
 
 

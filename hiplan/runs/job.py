@@ -6,12 +6,10 @@ Everything is written to one folder as it happens, so a killed job goes on where
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,6 +28,7 @@ from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
 from hiplan.runs.cells import COLUMNS
+from hiplan.runs.machine import machine
 from hiplan.runs.measure import measure_agents, measuring, panels
 from hiplan.runs.settings import RunConfig
 from hiplan.trace import ROLES, Episode
@@ -37,6 +36,8 @@ from hiplan.training.algorithm import build
 from hiplan.training.checkpoint import write_text
 from hiplan.training.config import Stage
 from hiplan.training.trainer import ProgressiveTrainer
+
+SAMPLES = 6  # episodes kept of the train and of the held-out panel: the first tasks of each
 
 
 class Job:
@@ -88,10 +89,13 @@ class Job:
             self._record(stage, agent, name, "dev", result)
         best = {a: max(names, key=lambda d: results[a, d].success) for a, names in agents.items()}  # first of equals
         cells = [(agent, best[agent], panel) for agent in agents for panel in ("train", "heldout")]
+        samples: list[Episode] = []
         for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
             self._record(stage, agent, name, panel, result)
             if sample and agent == self.config.agents[0]:
-                self._keep_samples(result.episodes)
+                samples += result.episodes[:SAMPLES]
+        if samples:
+            self._keep_samples(samples)
         chosen = ", ".join(f"{agent} {name}" for agent, name in best.items())
         self._say(f"{stage}: best decoding on {len(dev)} dev tasks: {chosen}")
 
@@ -123,15 +127,9 @@ class Job:
         )
 
     def _keep_samples(self, episodes: list[Episode]) -> None:
-        """A few transcripts: revised and solved ones first, then failures."""
-        if not self.first:
-            return
-        ranked = sorted(episodes, key=lambda e: (not e.success, -min(3, e.revisions()), e.task.id))
-        picked = [*ranked[:4], *[e for e in ranked if not e.success][:2]]
-        path = self.out / "transcripts.jsonl"
-        known = path.read_text().split("\n")[:-1] if path.is_file() else []
-        fresh = [e.to_json() for e in picked]
-        write_text(path, "\n".join([*fresh, *[line for line in known if line not in fresh]][:12]) + "\n")
+        """The transcripts of the panels' first tasks, whatever came of them."""
+        if self.first:
+            write_text(self.out / "transcripts.jsonl", "".join(f"{e.to_json()}\n" for e in episodes))
 
     # -- training ----------------------------------------------------------------------------
 
@@ -186,13 +184,13 @@ class Job:
         samples = self.out / "transcripts.jsonl"
         if samples.is_file():
             episodes = [Episode.from_json(line) for line in samples.read_text().split("\n") if line]
-            draw_plan(max(episodes, key=lambda e: (e.success, min(3, e.revisions()))), self.out / "plan_graph.png")
+            draw_plan(next((e for e in episodes if e.plan), episodes[0]), self.out / "plan_graph.png")
         seconds = [json.loads(line) for line in (self.out / "times.jsonl").read_text().splitlines()]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         spent = {"wall_s": seconds[-1]["elapsed_s"] if seconds else 0, "memory_mb": memory}
         write_text(self.out / "times.json", json.dumps(spent) + "\n")
         page = write_report(self.out)
-        self.console.print(results_table([row for row in rows if row["kind"] == "eval"]))
+        self.console.print(results_table([row for row in rows if row["kind"] == "eval"], self.panels))
         self._say(f"report: {page}")
 
 
@@ -212,13 +210,7 @@ def load(config: RunConfig) -> LocalModel:
 
 def environment(config: RunConfig) -> dict[str, Any]:
     """What the figures depend on besides the config."""
-    names = ("hiplan", "torch", "transformers", "peft", "accelerate", "numpy")
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": config.threads,
-        "versions": {name: version(name) for name in names},
-    }
+    return machine() | {"threads": config.threads}
 
 
 def parameters(weights: RoleWeights) -> dict[str, int]:

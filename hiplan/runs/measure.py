@@ -36,10 +36,7 @@ def panels(config: RunConfig) -> dict[str, Panel]:
             panel = shipped_panel(name, cast(EnvName, config.env))
         else:
             panel = fresh_panel(name, config.panel_seed or 0, config.env)
-        if config.panel_tasks is not None:
-            step = max(1, len(panel.tasks) // config.panel_tasks)
-            panel = Panel(name=f"{panel.name}-{config.panel_tasks}", tasks=panel.tasks[::step][: config.panel_tasks])
-        out[name] = panel
+        out[name] = panel if config.panel_tasks is None else panel.cut(config.panel_tasks)
     return out
 
 

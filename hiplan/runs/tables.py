@@ -1,4 +1,4 @@
-"""Studies as tables: success in points with intervals over seeds, differences paired by task."""
+"""Studies as tables: success in points with intervals over seeds, differences paired by task, by environment."""
 
 from __future__ import annotations
 
@@ -8,91 +8,196 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hiplan.envs.tasks import ALL, named_panel
+from hiplan.errors import ConfigError
 from hiplan.evaluation import correlation, paired, plan_reliance, t_interval
 from hiplan.evaluation.diagnostics import CONDITIONS, USED_UP
 from hiplan.report.comparisons import draw_deviations, draw_reliance
 from hiplan.report.diagnostics import Section
 from hiplan.trace import Verdict
 
+NAMES = {"train": "train", "dev": "dev", "heldout": "held-out"}
 BEFORE, AFTER = "untrained", "trained"
 DEFAULT = "on failure (default)"
+Kept = Mapping[str, Any]
+Parts = Mapping[str, Sequence[int]]
+
+# -- numbers ------------------------------------------------------------------------------------
+
+
+def parts_of(panel: str, digest: str) -> Parts:
+    """The places of the panel's tasks: all, and by environment. ``ConfigError`` where the panel is another by now."""
+    found = named_panel(panel)
+    if found.hash != digest:
+        raise ConfigError(f"the panel {panel!r} has the hash {found.hash}, but the cells were made on {digest}")
+    return found.parts
+
+
+def parts_of_cell(cell: Kept) -> Parts:
+    """As ``parts_of``, for a cell of ``diagnose`` or ``policies``."""
+    about = cell["about"]
+    cut = f"-{about['tasks']}" if about["tasks"] else ""
+    return parts_of(f"{about.get('env') or 'mixed'}-{about['panel']}-0{cut}", cell["panel"])
+
+
+def part_name(part: str, where: Sequence[int]) -> str:
+    """``household (62)``: with the number of tasks."""
+    return f"{part} ({len(where)})"
+
+
+def bits(solved: str, where: Sequence[int]) -> list[float]:
+    """1 for each of these tasks that was solved, 0 for each that was not."""
+    return [float(solved[i]) for i in where]
+
+
+def share(solved: str, where: Sequence[int]) -> float:
+    """Per cent of these tasks that were solved."""
+    return 100 * fmean(bits(solved, where))
 
 
 def points(percent: float) -> str:
     return f"{percent:.0f} %"
 
 
+def interval(mean: float, low: float, high: float, signed: bool = False, digits: int = 0) -> str:
+    """``+12 [+3, +21]``; without bounds where they are not numbers."""
+    form = f"{'+' if signed else ''}.{digits}f"
+    shown = [f"{round(x, digits) + 0.0:{form}}" for x in (mean, low, high)]  # never "-0"
+    return shown[0] if math.isnan(low) else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
 def spread(percents: Sequence[float], signed: bool = False) -> str:
     """Mean and 95 % t-interval in points, of the numbers among them: ``+12 [+3, +21]``."""
     known = [percent for percent in percents if not math.isnan(percent)]
-    if not known:
-        return "–"
-    mean, low, high = t_interval(known)
-    sign = "+" if signed else ""
-    return f"{mean:{sign}.0f}" if math.isnan(low) else f"{mean:{sign}.0f} [{low:{sign}.0f}, {high:{sign}.0f}]"
+    return interval(*t_interval(known), signed) if known else "–"
 
+
+def gap(one: Sequence[str], other: Sequence[str], where: Sequence[int]) -> str:
+    """The mean difference on the same tasks in points, a seed each, with its t-interval over seeds (or tasks)."""
+    mean, low, high = paired([bits(solved, where) for solved in one], [bits(solved, where) for solved in other])
+    return interval(100 * mean, 100 * low, 100 * high, signed=True)
+
+
+def over(seeds: Sequence[int]) -> str:
+    """What intervals are over."""
+    return "seeds" if len(seeds) > 1 else "tasks"
+
+
+# -- reliance ------------------------------------------------------------------------------------
 
 CONTRASTS = {
-    "the right plan instead of another task's": ("own, fixed", "swapped"),
-    "its own plan instead of none (uplift)": ("own", "none"),
+    "its own plan with revisions instead of none": ("own", "none"),
+    "its own first plan, never revised, instead of none": ("own, fixed", "none"),
+    "revising its own plan instead of never": ("own", "own, fixed"),
+    "the right plan instead of another task's, neither revised": ("own, fixed", "swapped"),
     "another task's plan instead of none": ("swapped", "none"),
-    "the environment's plan instead of its own (headroom)": ("oracle", "own"),
-    "its own words instead of synonyms": ("own, fixed", "paraphrased"),
-    "revising instead of never": ("own", "own, fixed"),
+    "the environment's plan with revisions instead of its own (headroom)": ("oracle", "own"),
+    "the environment's first plan instead of its own, neither revised": ("oracle, fixed", "own, fixed"),
+    "its own words instead of synonyms, neither revised": ("own, fixed", "paraphrased"),
 }
-Kept = Mapping[str, Any]
 
 
 def reliance_sections(
     name: str, seeds: Sequence[int], before: Sequence[Kept], after: Sequence[Kept], out: Path
 ) -> list[Section]:
-    """Success under each condition, and the differences that matter."""
-    both = (before, after)
+    """Success under each condition, and the differences that matter; by environment."""
+    both, parts = (before, after), parts_of_cell(before[0])
     shown = [c for c in CONDITIONS if all(c in cell["results"] for found in both for cell in found)]
-    rows = []
-    for condition in shown:
-        was, now = ([c["results"][condition] for c in found] for found in both)
-        got = [100 * r["success"] for r in now]
-        followed = ["–", "–"]  # predicates know steps in the environment's own words alone
-        if condition not in ("paraphrased", "none"):
-            followed = [f"{_mean(was, key)} → {_mean(now, key)}" for key in ("adherence", "coverage")]
-        untrained = points(100 * was[0]["success"])
-        rows.append([CONDITIONS[condition], untrained, *map(points, got), spread(got), *followed])
-    head = ["plan", BEFORE, *map(_seed, seeds), f"{AFTER}: mean [95 %]", "adherence", "steps done"]
-    success = {c: (before[0]["results"][c]["success"], [a["results"][c]["success"] for a in after]) for c in shown}
-    picture = draw_reliance(success, out / f"reliance-{name}.png")
-    note = "The same executor on the same tasks. Adherence, steps done: untrained → trained, of episodes with a plan."
-    worth = [
-        [what, *(_paired(*([c["results"][key] for c in found] for key in pair)) for found in both)]
-        for what, pair in CONTRASTS.items()
-        if set(pair) <= set(shown)
-    ]
-    if "swapped" in shown:
-        owed = [[_owed(c["results"]) for c in found] for found in both]
-        worth.append(["plan reliance: share of success owed to the right plan, %", *map(spread, owed)])
-    worth.append(["judge's score against uplift, Spearman's rho", *map(_rho, both)])
+    rows, worth = [], []
+    for part, where in parts.items():
+        for condition in shown:
+            was, now = ([c["results"][condition]["solved"] for c in found] for found in both)
+            got, gain = [share(solved, where) for solved in now], gap(now, was[:1] * len(now), where)
+            label = [part_name(part, where), CONDITIONS[condition], points(share(was[0], where))]
+            rows.append([*label, *map(points, got), spread(got), gain])
+        worth += _worth(part, where, both, shown)
     spelled = [[100 * c["overlap"] for c in found if c["overlap"] is not None] for found in both]
-    worth.append(["words of an action that one step of the plan spells out, %", *map(spread, spelled)])
-    over = "seeds" if len(seeds) > 1 else "tasks"
-    how = f"Paired by task, 95 % t-intervals: untrained over tasks (one model), trained over {over}."
+    worth.append([ALL, "words of an action that one step of the plan spells out, %", *map(spread, spelled)])
+    picture = draw_reliance(_shares(parts, shown, both), out / f"reliance-{name}.png")
+    head = ["tasks", "plan", BEFORE, *map(_seed, seeds), f"{AFTER}: mean [95 %]", "gain"]
+    note = f"The same executor on the same tasks, one decoding. 95 % t-intervals over {over(seeds)}."
+    kept_to = [[CONDITIONS[c], *_followed(c, both)] for c in shown if c not in ("paraphrased", "none")]
+    followed = ["plan", "actions on plan", "steps done"]
+    means = "Untrained → trained, means over episodes with a plan. They were kept for all environments together."
+    how = f"Paired by task, 95 % t-intervals: untrained over tasks (one model), trained over {over(seeds)}."
     return [
-        section(f"Success under different plans, {name} tasks", note, head, rows, picture.name),
-        section(f"What the plan is worth, {name} tasks", how, ["", BEFORE, AFTER], worth),
+        section(f"Success under different plans, {NAMES[name]} tasks", note, head, rows, picture.name),
+        section(f"What the plan is worth, {NAMES[name]} tasks", how, ["tasks", "", BEFORE, AFTER], worth),
+        section(f"How far the plan was followed, {NAMES[name]} tasks", means, followed, kept_to),
     ]
 
 
-def cross_section(name: str, seeds: Sequence[int], matrix: Sequence[Sequence[Kept]]) -> Section:
+def _shares(
+    parts: Parts, shown: Sequence[str], both: Sequence[Sequence[Kept]]
+) -> dict[str, dict[str, tuple[float, list[float]]]]:
+    """Per environment and condition: success before, and after by seed, from 0 to 1."""
+
+    def success(found: Sequence[Kept], condition: str, part: str) -> list[float]:
+        return [share(c["results"][condition]["solved"], parts[part]) / 100 for c in found]
+
+    before, after = both
+    drawn = [part for part in parts if part != ALL] or [ALL]
+    return {
+        part: {c: (success(before, c, part)[0], success(after, c, part)) for c in shown} for part in drawn
+    }  # fmt: skip
+
+
+def _followed(condition: str, both: Sequence[Sequence[Kept]]) -> list[str]:
+    """Adherence and steps done, before and after; predicates know steps in the environment's own words alone."""
+    was, now = ([c["results"][condition] for c in found] for found in both)
+    return [f"{_mean(was, key)} → {_mean(now, key)}" for key in ("adherence", "coverage")]
+
+
+def _worth(part: str, where: Sequence[int], both: Sequence[Sequence[Kept]], shown: Sequence[str]) -> list[list[str]]:
+    name = part_name(part, where)
+    rows = []
+    for what, pair in CONTRASTS.items():
+        if set(pair) <= set(shown):
+            sides = [[[c["results"][key]["solved"] for c in found] for key in pair] for found in both]
+            rows.append([name, what, *(gap(one, other, where) for one, other in sides)])
+    if "swapped" in shown:
+        owed = [
+            [
+                plan_reliance(*(share(c["results"][key]["solved"], where) for key in ("own, fixed", "swapped")))
+                for c in f
+            ]
+            for f in both
+        ]
+        what = "plan reliance: share of success owed to the right plan, %"
+        rows.append([name, what, *(spread([100 * x for x in shares]) for shares in owed)])
+    rows.append([name, "judge's score against uplift, Spearman's rho", *(_rho(found, where) for found in both)])
+    return rows
+
+
+def _rho(found: Sequence[Kept], where: Sequence[int]) -> str:
+    """Over seeds. Left out: tasks whose plan could not be judged, and, said so, seeds where one of both is constant."""
+    values = []
+    for c in found:
+        own, none = (bits(c["results"][key]["solved"], where) for key in ("own", "none"))
+        scores = [c["judged"][i] for i in where]
+        known = [(score, x - y) for score, x, y in zip(scores, own, none, strict=True) if score is not None]
+        values.append(correlation([score for score, _ in known], [uplift for _, uplift in known]))
+    finite = [value for value in values if not math.isnan(value)]
+    if 0 < len(finite) < len(values):
+        return f"{fmean(finite):+.2f} ({len(finite)} of {len(values)} seeds)"
+    return interval(*t_interval(finite), signed=True, digits=2) if finite else "–"
+
+
+def cross_section(name: str, seeds: Sequence[int], cell: Kept) -> Section:
     """Planners in rows, executors in columns."""
-    rows = [
-        [f"planner of seed {s}", *(points(100 * c["success"]) for c in row)]
-        for s, row in zip(seeds, matrix, strict=True)
-    ]
+    matrix, rows, gaps = cell["matrix"], [], []
     n = len(matrix)
-    share = [[100 * cell["success"] for cell in row] for row in matrix]
-    gaps = [share[i][i] - fmean([share[i][j] for j in range(n) if j != i]) for i in range(n)]
-    note = f"Own executor against the others': {spread(gaps, signed=True)} points, 95 % t-interval over planners."
-    head = ["", *(f"executor of seed {seed}" for seed in seeds)]
-    return section(f"Roles of different runs, {name} tasks", note, head, rows)
+    for part, where in parts_of_cell(cell).items():
+        shares = [[share(one["solved"], where) for one in row] for row in matrix]
+        rows += [
+            [part_name(part, where), f"planner of seed {seed}", *map(points, row)]
+            for seed, row in zip(seeds, shares, strict=True)
+        ]
+        own = [shares[i][i] - fmean([shares[i][j] for j in range(n) if j != i]) for i in range(n)]
+        gaps.append(f"{spread(own, signed=True)} ({part})")
+    note = f"Own executor against the others', in points, 95 % t-interval over planners: {', '.join(gaps)}."
+    head = ["tasks", "", *(f"executor of seed {seed}" for seed in seeds)]
+    return section(f"Roles of different runs, {NAMES[name]} tasks", note, head, rows)
 
 
 def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], out: Path) -> Section:
@@ -115,26 +220,14 @@ def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], 
             )
     picture = draw_deviations(dict(zip((BEFORE, AFTER), totals, strict=True)), out / f"deviations-{name}.png")
     head = ["whose turn it was", "agent", "actions", *map(str, Verdict)]
-    note = "Actions under the agent's own plans by the step whose turn it was; trained: all seeds together."
-    return section(f"Where episodes leave their plan, {name} tasks", note, head, rows, picture.name)
-
-
-def policy_section(name: str, seeds: Sequence[int], by_way: Mapping[str, Sequence[Kept]]) -> Section:
-    """Success and cost of each way, and the paired difference to the default."""
-    rows = []
-    for way, results in by_way.items():
-        got = [100 * r["success"] for r in results]
-        against = "" if way == DEFAULT else _paired(results, by_way[DEFAULT])
-        costs = [f"{fmean(r[key] for r in results):.{digits}f}" for key, digits in COSTS.values()]
-        rows.append([way, *map(points, got), spread(got), against, *costs])
-    head = ["plan is revised", *map(_seed, seeds), "mean [95 %]", "against the default", *COSTS]
-    over = "seeds" if len(seeds) > 1 else "tasks"
     note = (
-        "Per episode, rehearsals and plans not taken included; read: each token once, as with a cache. "
-        f"95 % t-intervals over {over}, differences paired by task."
+        "Actions under the agent's own plans by the step whose turn it was; trained: all seeds together. The counts "
+        "were kept for all environments together."
     )
-    return section(f"Policies, {name} tasks", note, head, rows)
+    return section(f"Where episodes leave their plan, {NAMES[name]} tasks", note, head, rows, picture.name)
 
+
+# -- policies ------------------------------------------------------------------------------------
 
 COSTS = {
     "revisions": ("revisions", 1),
@@ -143,6 +236,27 @@ COSTS = {
     "tokens read": ("read", 0),
     "tokens written": ("written", 0),
 }
+
+
+def policy_sections(name: str, seeds: Sequence[int], by_way: Mapping[str, Sequence[Kept]]) -> list[Section]:
+    """Success of each way and the paired difference to the default, by environment; and what each way costs."""
+    rows, costs = [], []
+    parts = parts_of_cell(by_way[DEFAULT][0])
+    solved = {way: [cell["result"]["solved"] for cell in cells] for way, cells in by_way.items()}
+    for part, where in parts.items():
+        for way, known in solved.items():
+            got = [share(one, where) for one in known]
+            against = "" if way == DEFAULT else gap(known, solved[DEFAULT], where)
+            rows.append([part_name(part, where), way, *map(points, got), spread(got), against])
+    for way, cells in by_way.items():
+        costs.append([way, *(f"{fmean(c['result'][key] for c in cells):.{n}f}" for key, n in COSTS.values())])
+    note = f"95 % t-intervals over {over(seeds)}, differences paired by task."
+    head = ["tasks", "plan is revised", *map(_seed, seeds), "mean [95 %]", "against the default"]
+    spent = "Per episode, rehearsals and plans not taken included; read: each token once, as with a cache."
+    return [
+        section(f"Policies, {NAMES[name]} tasks", note, head, rows),
+        section(f"What policies cost, {NAMES[name]} tasks", spent, ["plan is revised", *COSTS], costs),
+    ]
 
 
 def section(
@@ -158,30 +272,3 @@ def _seed(seed: int) -> str:
 def _mean(results: Sequence[Kept], key: str) -> str:
     known = [100 * r[key] for r in results if r[key] is not None]
     return points(fmean(known)) if known else "–"
-
-
-def _solved(results: Sequence[Kept]) -> list[list[float]]:
-    return [[float(x) for x in r["solved"]] for r in results]
-
-
-def _paired(results: Sequence[Kept], others: Sequence[Kept]) -> str:
-    mean, low, high = (100 * x for x in paired(_solved(results), _solved(others)))
-    return f"{mean:+.0f} [{low:+.0f}, {high:+.0f}]"
-
-
-def _owed(results: Mapping[str, Kept]) -> float:
-    return 100 * plan_reliance(results["own, fixed"]["success"], results["swapped"]["success"])
-
-
-def _rho(found: Sequence[Kept]) -> str:
-    """Over seeds; tasks whose plan could not be judged are left out."""
-    values = []
-    for c in found:
-        own, none = _solved([c["results"]["own"], c["results"]["none"]])
-        known = [(score, x - y) for score, x, y in zip(c["judged"], own, none, strict=True) if score is not None]
-        values.append(correlation([score for score, _ in known], [uplift for _, uplift in known]))
-    finite = [value for value in values if not math.isnan(value)]
-    if not finite:
-        return "–"
-    mean, low, high = t_interval(finite)
-    return f"{mean:+.2f}" if math.isnan(low) else f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
