@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from test_surface import SURFACE
 
 REPOSITORY = Path(__file__).parent.parent
@@ -100,3 +101,10 @@ def test_a_style_sheet_may_not_load_from_the_network(site: Path) -> None:
 def test_a_folder_that_is_no_site_is_refused(tmp_path: Path) -> None:
     code, said = check(tmp_path)
     assert code == 2 and "a folder with an index.html" in said
+
+
+def test_the_citation_is_of_this_version() -> None:
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["title"], cited["version"]) == (declared["name"], declared["version"])
+    assert cited["license"] == declared["license"]
