@@ -312,8 +312,13 @@ def test_the_summary_counts_by_hand() -> None:
 
 
 def command(out: Path, *options: str) -> list[str]:
-    small = ["--tasks", "11", "--tries", "2", "--rounds", "2", "--batch", "2", "--env", "crafting"]
-    return [sys.executable, str(ROOT / "experiments" / "run.py"), "plans", "--out", str(out), *small, *options]
+    settings = ["tasks=11", "tries=2", "rounds=2", "batch=2", "env=crafting", *options]
+    given = [part for text in settings for part in ("--set", text)]
+    return [sys.executable, "-m", "hiplan.cli", "plans", str(out), *given]
+
+
+def endpoint(url: str, **more: Any) -> str:
+    return "planner=" + json.dumps({"url": url, "model": "m", **more})
 
 
 def run(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -337,7 +342,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -
     pytest.importorskip("openai")
     whole, out = tmp_path / "whole.jsonl", tmp_path / "plans.jsonl"
     with serve(planner_and_judge, delay=0.02) as server:
-        options = ("--endpoint", server.url, "--model", "m", "--judge", "endpoint", "--prices", "1,10")
+        options = (endpoint(server.url, prices=[1, 10]), "judge=planner")
         done = run(whole, *options)
         assert done.returncode == 0, done.stderr
         asked = len(server.bodies)
@@ -397,12 +402,13 @@ def test_what_a_kill_tore_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--judge", "endpoint"), "--judge endpoint needs --judge-endpoint and --judge-model"),
-        (("--endpoint", "http://localhost:1/v1"), "--endpoint and --model go together"),
-        (("--judge", "me"), "no judge is called 'me'; expected rules or endpoint"),
-        (("--prices", "1,2"), "--key-env and --prices are of --endpoint"),
-        (("--endpoint", "http://localhost:1/v1", "--model", "m", "--prices", "1"), "prices are two numbers"),
-        (("--env", "moon"), "no tasks are called 'moon'"),
+        (("judge=planner",), "judge: planner needs an endpoint as planner; give its url and model"),
+        (("planner={url: http://localhost:1/v1}",), "planner.model: field required"),
+        ((endpoint("http://localhost:1/v1"), "stage=runs/x"), "planner and stage both say who plans"),
+        (("judge=me",), "judge"),
+        ((endpoint("http://localhost:1/v1", prices=[1]),), "planner.prices"),
+        ((endpoint("http://localhost:1/v1", timeout=float("nan")),), "planner.timeout"),
+        (("env=moon",), "env: input should be 'mixed', 'crafting' or 'household'"),
     ],
 )
 def test_wrong_options_are_one_clear_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -430,9 +436,9 @@ def test_other_settings_do_not_go_on_with_a_journal(tmp_path: Path) -> None:
 def test_plans_from_an_endpoint_need_no_torch(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     code = "import runpy, sys; sys.modules['torch'] = None; del sys.argv[0]; "
-    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    code += "runpy.run_module('hiplan.cli', run_name='__main__', alter_sys=True)"
     with serve(planner_and_judge) as server:
-        options = command(tmp_path / "p.jsonl", "--endpoint", server.url, "--model", "m")[1:]
+        options = command(tmp_path / "p.jsonl", endpoint(server.url))[2:]
         done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "tasks: 11, with a plan 0, given up 11" in done.stdout  # the rules know no 'good'
@@ -441,7 +447,7 @@ def test_plans_from_an_endpoint_need_no_torch(tmp_path: Path) -> None:
 def test_the_shipped_model_makes_a_plan_file(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     out = tmp_path / "deep" / "plans.jsonl"
-    done = run(out, "--env", "household", "--tasks", "3", "--rounds", "1")
+    done = run(out, "env=household", "tasks=3", "rounds=1")
     assert done.returncode == 0, done.stderr
     head, *rows = [json.loads(line) for line in plan_data.journal_of(out).read_text().splitlines()]
     assert (head["model"], head["judge"], head["env"], head["tokens"]) == ("tiny-v1", "rules", "household", 128)
