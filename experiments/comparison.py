@@ -11,7 +11,20 @@ from statistics import fmean
 from experiments.ablate import Summary, evaluation
 from experiments.job import PANELS
 from experiments.studies import SEARCH_SEED, Arm, Study
-from experiments.tables import NAMES, Parts, gap, interval, over, part_name, parts_of, points, section, share, spread
+from experiments.tables import (
+    NAMES,
+    Parts,
+    brief,
+    gap,
+    interval,
+    over,
+    part_name,
+    parts_of,
+    points,
+    section,
+    share,
+    spread,
+)
 from hiplan.evaluation import wilson
 from hiplan.evaluation.panels import ALL
 from hiplan.report.comparisons import draw_arms
@@ -64,7 +77,9 @@ def report(
     sections += [every_seed(study, arms, seeds, stage, len(stages) > 1) for stage in reversed(stages)]
     sections += decodings(study, arms, seeds, stages[-1])
     if study.reliance:
-        sections.append(reliance(study, arms, seeds))
+        every = reliance(study, arms, seeds)
+        against = f"against {arms[0].arm.label}"
+        sections += [brief(every, ["plan", "executor trained with"], {"mean [95 %]": "mean", against: against}), every]
     sections.append(costs(study, arms, chosen, stages[-1]))
     draw(arms, stages[-1], out / "picture.png")
     text = write_diagnostics(out, Diagnostics(title=study.title, about=about, sections=tuple(sections)))
