@@ -16,7 +16,20 @@ from hiplan.report.comparisons import draw_arms
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.html import write_report
 from hiplan.runs.measure import PANELS
-from hiplan.runs.tables import NAMES, Parts, gap, interval, over, part_name, parts_of, points, section, share, spread
+from hiplan.runs.tables import (
+    NAMES,
+    Parts,
+    brief,
+    gap,
+    interval,
+    over,
+    part_name,
+    parts_of,
+    points,
+    section,
+    share,
+    spread,
+)
 
 AGENTS = {"plan": "with plans", "none": "without plans"}
 
@@ -64,7 +77,9 @@ def report(
     sections += [every_seed(study, arms, seeds, stage, len(stages) > 1) for stage in reversed(stages)]
     sections += decodings(study, arms, seeds, stages[-1])
     if study.reliance:
-        sections.append(reliance(study, arms, seeds))
+        every = reliance(study, arms, seeds)
+        against = f"against {arms[0].arm.label}"
+        sections += [brief(every, ["plan", "executor trained with"], {"mean [95 %]": "mean", against: against}), every]
     sections.append(costs(study, arms, chosen, stages[-1]))
     draw(arms, stages[-1], out / "picture.png")
     text = write_diagnostics(out, Diagnostics(title=study.title, about=about, sections=tuple(sections)))

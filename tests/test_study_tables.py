@@ -142,7 +142,7 @@ def test_what_a_plan_is_worth_keeps_the_plan_and_its_revisions_apart(tmp_path: P
     more = {"judged": [5.0, 4.0, None, 3.0], "overlap": 0.5, "deviations": [[1, "on plan", 3]]}
     before = [measured("train", results=under(dict.fromkeys(CONDITIONS, "1000")), **more)]
     after = [measured("train", results=under(solved), **more) for _ in range(2)]
-    success, worth, followed = reliance_sections("train", [0, 1], before, after, tmp_path)
+    short, success, worth_short, worth, followed = reliance_sections("train", [0, 1], before, after, tmp_path)
     rows = column(worth, "tasks", "")
     trained = {
         (part, what): rows[f"{part} (2)", what]["trained"]
@@ -159,6 +159,13 @@ def test_what_a_plan_is_worth_keeps_the_plan_and_its_revisions_apart(tmp_path: P
     own = column(success, "tasks", "plan")["household (2)", CONDITIONS["own"]]
     assert (own["untrained"], own["seed 0"], own["gain"]) == ("0 %", "100 %", "+100 [+100, +100]")
     assert column(followed, "plan")[CONDITIONS["own"],]["actions on plan"] == "50 % → 50 %"
+    assert short.head[:4] == ("plan", "all (4): untrained", "all (4): trained", "crafting (2): untrained")
+    assert column(short, "plan")[CONDITIONS["own"],]["household (2): trained"] == "100 [100, 100]"
+    revising = column(worth_short, "")["revising its own plan instead of never",]
+    assert (revising["crafting (2): trained"], revising["household (2): trained"]) == (
+        "+0 [+0, +0]",
+        "+100 [+100, +100]",
+    )
     assert (tmp_path / "reliance-train.png").stat().st_size > 5000
 
 
@@ -174,10 +181,12 @@ def test_roles_of_different_runs_by_environment() -> None:
 def test_policies_are_compared_by_environment_and_cost_apart() -> None:
     ways = {"never": "1001", "on failure (default)": "1111"}
     by_way = {way: [measured("train", result=under({"x": bits})["x"])] * 2 for way, bits in ways.items()}
-    table, costs = policy_sections("train", [0, 1], by_way)
+    short, table, costs = policy_sections("train", [0, 1], by_way)
     rows = column(table, "tasks", "plan is revised")
     assert rows["household (2)", "never"]["against the default"] == "-100 [-100, -100]"
     assert rows["crafting (2)", "never"]["against the default"] == "+0 [+0, +0]"
+    never = column(short, "plan is revised")["never",]
+    assert (never["household (2): mean"], never["crafting (2): against the default"]) == ("0 [0, 0]", "+0 [+0, +0]")
     assert column(costs, "plan is revised")["never",]["model calls"] == "2.0"
 
 

@@ -87,7 +87,8 @@ td.value { white-space: normal; overflow-wrap: anywhere; }
   .story { padding: 2px 10px 12px; } .card { padding: 4px 8px; } .picture { padding: 6px; }
   .panels th, .panels td { padding: 6px 4px; font-size: 13px; } .panels td.part { padding-left: 14px; }
   .stack tr.head { display: none; } .stack tr { display: block; border-bottom: 1px solid var(--line); padding: 7px 0; }
-  .stack tr:last-child { border-bottom: 0; } .stack td { display: inline-block; border: 0; padding: 1px 14px 1px 0; }
+  .stack tr:last-child { border-bottom: 0; }
+  .stack td { display: inline-block; border: 0; padding: 1px 14px 1px 0; white-space: normal; }
   .stack td.text { min-width: 0; font-weight: 600; } .stack td:empty { display: none; }
   .stack td.number { font-size: 14px; } .stack td.number::before { content: attr(data-head) " "; color: var(--dim); } }
 </style>

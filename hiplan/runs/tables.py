@@ -112,7 +112,13 @@ def reliance_sections(
             rows.append([*label, *map(points, got), spread(got), gain])
         worth += _worth(part, where, both, shown)
     spelled = [[100 * c["overlap"] for c in found if c["overlap"] is not None] for found in both]
-    worth.append([ALL, "words of an action that one step of the plan spells out, %", *map(spread, spelled)])
+    worth.append(
+        [
+            part_name(ALL, parts[ALL]),
+            "words of an action that one step of the plan spells out, %",
+            *map(spread, spelled),
+        ]
+    )
     picture = draw_reliance(_shares(parts, shown, both), out / f"reliance-{name}.png")
     head = ["tasks", "plan", BEFORE, *map(_seed, seeds), f"{AFTER}: mean [95 %]", "gain"]
     note = f"The same executor on the same tasks, one decoding. 95 % t-intervals over {over(seeds)}."
@@ -120,9 +126,13 @@ def reliance_sections(
     followed = ["plan", "actions on plan", "steps done"]
     means = "Untrained → trained, means over episodes with a plan. They were kept for all environments together."
     how = f"Paired by task, 95 % t-intervals: untrained over tasks (one model), trained over {over(seeds)}."
+    success = section(f"Success under different plans, {NAMES[name]} tasks", note, head, rows)
+    values = section(f"What the plan is worth, {NAMES[name]} tasks", how, ["tasks", "", BEFORE, AFTER], worth)
     return [
-        section(f"Success under different plans, {NAMES[name]} tasks", note, head, rows, picture.name),
-        section(f"What the plan is worth, {NAMES[name]} tasks", how, ["tasks", "", BEFORE, AFTER], worth),
+        brief(success, ["plan"], {BEFORE: BEFORE, f"{AFTER}: mean [95 %]": AFTER}, picture.name),
+        success,
+        brief(values, [""], {AFTER: AFTER}),
+        values,
         section(f"How far the plan was followed, {NAMES[name]} tasks", means, followed, kept_to),
     ]
 
@@ -253,10 +263,30 @@ def policy_sections(name: str, seeds: Sequence[int], by_way: Mapping[str, Sequen
     note = f"95 % t-intervals over {over(seeds)}, differences paired by task."
     head = ["tasks", "plan is revised", *map(_seed, seeds), "mean [95 %]", "against the default"]
     spent = "Per episode, rehearsals and plans not taken included; read: each token once, as with a cache."
+    every = section(f"Policies, {NAMES[name]} tasks", note, head, rows)
     return [
-        section(f"Policies, {NAMES[name]} tasks", note, head, rows),
+        brief(every, ["plan is revised"], {"mean [95 %]": "mean", "against the default": "against the default"}),
+        every,
         section(f"What policies cost, {NAMES[name]} tasks", spent, ["plan is revised", *COSTS], costs),
     ]
+
+
+def brief(table: Section, keys: Sequence[str], values: Mapping[str, str], picture: str | None = None) -> Section:
+    """The table with all tasks and each environment side by side instead of below each other.
+
+    ``keys``: the columns that name a row; ``values``: those that are shown, and how they are called.
+    """
+    at = {name: place for place, name in enumerate(table.head)}
+    parts = list(dict.fromkeys(row[0] for row in table.rows))
+    found: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+    for row in table.rows:
+        found.setdefault(tuple(row[at[key]] for key in keys), {})[row[0]] = row
+    rows = [
+        [*key, *(by_part[part][at[value]] if part in by_part else "" for part in parts for value in values)]
+        for key, by_part in found.items()
+    ]
+    head = [*keys, *(f"{part}: {name}" for part in parts for name in values.values())]
+    return section(f"{table.title}, in brief", table.note, head, rows, picture)
 
 
 def section(
