@@ -35,11 +35,14 @@ _HOMES = {
     "PlanStep": "hiplan.plan",
     "Planner": "hiplan.planners",
     "ProgressiveTrainer": "hiplan.training.trainer",
+    "Sampler": "hiplan.sampler",
     "ScriptedModel": "hiplan.model",
     "StepResult": "hiplan.task",
     "Task": "hiplan.task",
+    "TaskSuite": "hiplan.envs",
     "TrainConfig": "hiplan.training.config",
     "UserError": "hiplan.errors",
+    "load_agent": "hiplan.loading",
     "load_model": "hiplan.loading",
     "make_env": "hiplan.envs",
 }
@@ -53,11 +56,13 @@ if TYPE_CHECKING:
     from hiplan.effects import Acted as Acted
     from hiplan.effects import PlanReady as PlanReady
     from hiplan.env import Environment as Environment
+    from hiplan.envs import TaskSuite as TaskSuite
     from hiplan.envs import make_env as make_env
     from hiplan.errors import HiplanError as HiplanError
     from hiplan.errors import UserError as UserError
     from hiplan.executors import Executor as Executor
     from hiplan.executors import OracleExecutor as OracleExecutor
+    from hiplan.loading import load_agent as load_agent
     from hiplan.loading import load_model as load_model
     from hiplan.model import Completion as Completion
     from hiplan.model import Decoding as Decoding
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
     from hiplan.planners import NoPlanner as NoPlanner
     from hiplan.planners import OraclePlanner as OraclePlanner
     from hiplan.planners import Planner as Planner
+    from hiplan.sampler import Sampler as Sampler
     from hiplan.task import StepResult as StepResult
     from hiplan.task import Task as Task
     from hiplan.trace import Episode as Episode

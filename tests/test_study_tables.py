@@ -15,7 +15,7 @@ from hiplan.runs.tables import cross_section, gap, interval, parts_of, policy_se
 PANELS = ("train", "dev", "heldout")
 TWO = Study("two", {"a": Arm("first"), "b": Arm("second")}, stages=("joint",))
 ROOT = Path(redraw.__file__).parents[1]
-STUDY_NAMES = sorted(path.name for path in redraw.KEPT.iterdir()) if redraw.KEPT.is_dir() else []
+STUDY_NAMES = sorted(path.name for path in redraw.KEPT.iterdir() if path.is_dir()) if redraw.KEPT.is_dir() else []
 
 
 def column(table: Section, *names: str) -> dict[tuple[str, ...], dict[str, str]]:

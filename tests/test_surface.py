@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hiplan
+import hiplan.training
 
 SURFACE = {
     "hiplan": """
         Acted Agent ApiModel Completion Decoding Endpoint Environment Episode Executor HiplanError Limits Model
         NoPlanner OracleExecutor OraclePlanner Plan PlanGraph PlanReady PlanRevision PlanStep Planner ProgressiveTrainer
-        ScriptedModel StepResult Task TrainConfig UserError load_model make_env
+        Sampler ScriptedModel StepResult Task TaskSuite TrainConfig UserError load_agent load_model make_env
     """,
     "hiplan.planners": "FixedPlanner GivenPlans NoPlanner OraclePlanner Planner PlannerProtocol WrittenPlanner",
     "hiplan.executors": "Executor ExecutorProtocol OracleExecutor ScriptedExecutor WrittenExecutor",
@@ -32,6 +34,10 @@ SURFACE = {
     """,
     "hiplan.report": """
         draw_curves draw_plan markdown_table print_transcript results_table transcript write_report
+    """,
+    "hiplan.training": """
+        Algorithm AlgorithmConfig Collect Collector Credit Decision Loss Modulator ProgressiveTrainer Reward
+        RewardWeights Rollout Schedule Stage TrainConfig group_center per_episode
     """,
 }
 NEEDS_TORCH = {"ProgressiveTrainer"}
@@ -54,15 +60,16 @@ def test_names_that_need_torch_resolve(name: str) -> None:
     assert getattr(hiplan, name).__name__ == name
 
 
-def test_type_checkers_see_what_is_loaded_lazily() -> None:
-    tree = ast.parse(Path(hiplan.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", [hiplan, hiplan.training], ids=lambda package: package.__name__)
+def test_type_checkers_see_what_is_loaded_lazily(package: Any) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
     seen = {
         alias.asname: node.module
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hiplan.")
         for alias in node.names
     }
-    assert seen == hiplan._HOMES
+    assert seen == package._HOMES
 
 
 def test_unknown_names_are_refused() -> None:
