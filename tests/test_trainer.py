@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from doubles import Letters, frozen, letters, random_model
@@ -29,7 +30,9 @@ from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import ROLES, Conversation, Episode, PlanRecord, Role, Turn, Verdict
 from hiplan.training import checkpoint, sources
+from hiplan.training.algorithm import Algorithm
 from hiplan.training.config import PlanSourceName, Stage, TrainConfig
+from hiplan.training.credit import Decision, Floats
 from hiplan.training.learner import Learner
 from hiplan.training.rewards import RewardWeights
 from hiplan.training.trainer import ProgressiveTrainer
@@ -51,6 +54,7 @@ def build(
     checkpoint_every: int = 2,
     replan: ReplanPolicy | None = None,
     config: dict[str, Any] | None = None,
+    algorithm: Algorithm | None = None,
     **settings: Any,
 ) -> ProgressiveTrainer:
     defaults = {"groups": 3, "group_size": 4, "plan_tokens": 4, "action_tokens": 4, "turns": 2}
@@ -60,7 +64,7 @@ def build(
     suite = TaskSuite("letters", make_env, mix)
     return ProgressiveTrainer(
         model, suite, config=known, seed=seed, output_dir=folder, resume=True, checkpoint_every=checkpoint_every,
-        replan=replan,
+        replan=replan, algorithm=algorithm,
     )  # fmt: skip
 
 
@@ -165,6 +169,30 @@ def test_no_difference_no_lesson() -> None:
     assert "loss_executor" not in run.metrics.rows[0]
 
 
+def test_decisions_without_advantage_count_in_the_denominator_and_in_the_entropy() -> None:
+    """A credit function that gives 1 to every other episode: the first loss is minus the share of their tokens."""
+
+    def every_other(decisions: Sequence[Decision]) -> Floats:
+        return np.array([float(one.episode % 2) for one in decisions])
+
+    losses = {}
+    for drop in (False, True):
+        algorithm = Algorithm(credit=every_other, drop_zero=drop)
+        run = build(replace_stage(EXECUTOR, iterations=1), algorithm=algorithm, updates=1, action_tokens=8)
+        episodes: list[Episode] = []
+        watch(run, episodes.extend)
+        run.train()
+        (row,) = run.metrics.rows
+        losses[drop] = row["loss_executor"]
+        said = [e.conversations["executor"].answers() for e in episodes]
+        tokens = [sum(len(s.ids) for s in answers) for answers in said]
+        surprise = -sum(p for answers in said for s in answers for p in s.logprobs)
+        assert row["entropy_executor"] == pytest.approx(surprise / sum(tokens), abs=1e-5)
+    assert losses[True] == pytest.approx(-1.0, abs=1e-5)
+    assert losses[False] == pytest.approx(-sum(tokens[1::2]) / sum(tokens), abs=1e-5)
+    assert -0.9 < losses[False] < -0.1
+
+
 def replace_stage(stage: Stage, **changes: Any) -> Stage:
     return stage.model_copy(update=changes)
 
@@ -196,7 +224,7 @@ def rise(run: ProgressiveTrainer, key: str) -> tuple[float, float]:
 def test_an_executor_learns_a_trivial_task_in_seconds(mode: str, algorithm: Any) -> None:
     stage = Stage(name="executor", trains=("executor",), plans="none", iterations=40, learning_rate=0.01)
     run = build(
-        stage, model=random_model(mode, seed=1), tasks=[letters(1)], algorithm=algorithm,
+        stage, model=random_model(mode, seed=1), tasks=[letters(1)], config={"algorithm": algorithm},
         groups=4, group_size=8, action_tokens=2, turns=1,
     )  # fmt: skip
     run.train()

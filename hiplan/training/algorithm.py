@@ -51,8 +51,9 @@ def success(episode: Episode, role: Role) -> float:
 class Algorithm:
     """The six functions; the defaults are role-wise GRPO.
 
-    ``reward``: ``None`` takes the stage's ``rewards``. ``drop_zero``: leave decisions with advantage 0 out of updates.
-    That saves their forward passes, and takes their tokens out of the loss's denominator and out of the KL term.
+    ``reward``: ``None`` takes the stage's ``rewards``. ``loss``: ``None`` is PPO-clip with the config's ranges.
+    ``drop_zero``: leave decisions with advantage 0 out of updates, so that their tokens are neither in the loss's
+    denominator nor in the KL term. By default they are, as in TRL and verl.
     """
 
     collect: Collect = refill

@@ -102,12 +102,18 @@ class Learner:
         return out
 
     def update(self, role: Role, rows: Sequence[Row], held: Sequence[Row], iteration: int) -> dict[str, Any]:
-        """``config.updates`` optimizer steps over the rows, each on its share; ``held`` rows feel the anchor alone."""
+        """``config.updates`` optimizer steps over the rows, each on its share.
+
+        Rows without advantage count in the denominator. ``held`` rows contribute only the KL term. A share without any
+        gradient is no step: Adam would move by its moments alone.
+        """
         order = list(rows)
         random.Random(derive_seed(self.seed, "order", iteration, role)).shuffle(order)
         config, units = self.config, self._learning(role)
-        parts = [part for k in range(config.updates) if (part := order[k :: config.updates])]
-        sums, gap, norm = dict.fromkeys(("loss", "kl", "entropy"), 0.0), 0.0, 0.0
+        parts = [part for k in range(config.updates) if (part := order[k :: config.updates]) and self._pulled(part)]
+        if not parts:
+            return {}
+        sums, gap, norm = dict.fromkeys(("loss", "kl"), 0.0), 0.0, 0.0
         parameters = [p for unit in units for p in self.model.weights.unit(unit).values()]
         as_sampled = self._moved.isdisjoint(units)
         with self.model.weights.acting_as(role) as model, self._saving_memory(model):
@@ -115,7 +121,7 @@ class Learner:
                 count = max(1, sum(sum(row.trained[1:]) for row in part))
                 for unit in units:
                     self.optimizers[unit].zero_grad()
-                for batch in self._share(part):
+                for batch in self._share(self._pulled(part)):
                     logp = token_logprobs(model, batch, config.temperature)
                     loss = self.loss(logp, batch.logp_old, batch.advantage, batch.mask, count)
                     if self.stage.kl:
@@ -127,7 +133,6 @@ class Learner:
                     sums["loss"] += loss.item()
                     if part is parts[0]:
                         gap = max(gap, ((logp.detach() - batch.logp_old).abs() * batch.mask).max().item())
-                    sums["entropy"] -= batch.logp_old[batch.mask].sum().item() / count
                 for other in self._dragged if held else ():
                     with self.model.weights.acting_as(other) as dragged:
                         for batch in self._share(held):
@@ -141,13 +146,18 @@ class Learner:
                         self.optimizers[unit].step()
         n = len(parts)
         sums = add_up(sums, self.accelerator)
-        means = {"loss": sums["loss"] / n, "entropy": sums["entropy"] / n, "gradient": norm / n}
+        means = {"loss": sums["loss"] / n, "gradient": norm / n}
         if self.stage.kl:
             means["kl"] = sums["kl"] / n
         if as_sampled:  # else another role's update lies between the two log-probabilities
             means["logp_gap"] = largest(gap, self.accelerator)
         self._moved.update(units)
         return {f"{key}_{role}": value for key, value in means.items()}
+
+    def _pulled(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that can have a gradient; without advantage the clipped loss has none."""
+        every = self.stage.kl or self.loss != self._clipped
+        return [row for row in rows if every or row.informative]
 
     def rescored(self, role: Role, rows: Sequence[Row]) -> list[Row]:
         """In half precision the rows with log-probabilities as training computes them: rounding in rollouts differs."""
@@ -157,6 +167,9 @@ class Learner:
         out = []
         with torch.no_grad(), self.model.weights.acting_as(role) as model:
             for row in rows:
+                if not self._pulled([row]):
+                    out.append(row)
+                    continue
                 (batch,) = batches([row], len(row.ids), self.accelerator.device)
                 logp = token_logprobs(model, batch, self.config.temperature)[0].tolist()
                 out.append(replace(row, logprobs=[0.0, *logp]))

@@ -24,19 +24,27 @@ def of_rollouts(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "adherence": _mean([s.adherence for s in followed if s.adherence is not None]),
         "coverage": _mean([s.coverage for s in followed if s.coverage is not None]),
         "turns": _mean([len(e.turns) for e in shown]) or 0.0,
-        "revisions": _mean([len(e.plans) - 1 for e in shown]) or 0.0,
+        "revisions": _mean([e.revisions() for e in shown]) or 0.0,
         "episodes": len(episodes),
         "faults": sum(e.stop is StopReason.FAULT for e in episodes),
     }
 
 
 def of_decisions(decisions: Sequence[Decision], role: Role) -> dict[str, Any]:
-    """The role's mean reward, and the share of groups in which all episodes have the same."""
+    """The role's mean reward, the share of groups in which all episodes have the same, and its entropy.
+
+    The entropy (nats per token) is estimated by the mean surprisal of all tokens that were sampled, whatever their
+    advantage: those of a choice of episodes would be biased.
+    """
     per_episode, groups = rewards(decisions, role)
     if not groups:
         return {}
     flat = 1 - len(informative(per_episode, groups)) / len(set(groups))
-    return {f"reward_{role}": float(np.mean(per_episode)), f"zero_variance_{role}": flat}
+    mine = [one for one in decisions if one.role == role]
+    entropy = sum(one.surprisal * one.tokens for one in mine) / max(1, sum(one.tokens for one in mine))
+    return {
+        f"reward_{role}": float(np.mean(per_episode)), f"zero_variance_{role}": flat, f"entropy_{role}": entropy,
+    }  # fmt: skip
 
 
 def rewards(decisions: Sequence[Decision], role: Role) -> tuple[list[float], list[int]]:

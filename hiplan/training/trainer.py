@@ -141,7 +141,8 @@ class ProgressiveTrainer:
         advantages = self.algorithm.credit(decisions)
         for modulate in self.algorithm.modulators:
             advantages = modulate(decisions, advantages)
-        updates = RoleUpdates(self.learner, stage, rollouts, decisions, advantages, self.cursor.total)
+        zero = self.algorithm.drop_zero
+        updates = RoleUpdates(self.learner, stage, rollouts, decisions, advantages, self.cursor.total, zero)
         self.algorithm.schedule(updates)
         row |= updates.figures() | self.learner.drift([rollout.episode for rollout in rollouts])
         self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)

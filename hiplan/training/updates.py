@@ -17,15 +17,15 @@ from hiplan.training.learner import Learner
 class RoleUpdates:
     """The updates of one iteration; ``update`` a role as often and in whatever order a schedule wants.
 
-    ``decisions`` and ``advantages`` (N,) are of the roles that learn in the stage.
+    ``decisions`` and ``advantages`` (N,) are of the roles that learn in the stage. ``drop_zero``: see ``Algorithm``.
     """
 
     def __init__(
         self, learner: Learner, stage: Stage, rollouts: Sequence[Rollout], decisions: Sequence[Decision],
-        advantages: Floats, iteration: int,
+        advantages: Floats, iteration: int, drop_zero: bool = False,
     ) -> None:  # fmt: skip
         self.roles, self.decisions, self.advantages = stage.trains, decisions, advantages
-        self._learner, self._iteration = learner, iteration
+        self._learner, self._iteration, self._drop_zero = learner, iteration, drop_zero
         self._episodes = [rollout.episode for rollout in rollouts]
         self._figures: dict[Role, dict[str, Any]] = {role: record.of_decisions(decisions, role) for role in self.roles}
         learner.next_iteration()
@@ -52,4 +52,4 @@ class RoleUpdates:
             episode = self._episodes[place]
             last = last_observation(episode, model.prompts, model.sides[role].codec) if role == "executor" else []
             rows += rows_of(episode, role, advantages, last)
-        return [row for row in rows if row.informative]
+        return [row for row in rows if row.informative] if self._drop_zero else rows
