@@ -167,7 +167,7 @@ def best_rate(tried: Sequence[Summary]) -> float:
 
 
 def evaluation(summary: Summary, stage: str, panel: str, agent: str) -> Summary:
-    """The evaluation at the decoding that is best on dev (train and held-out panels are measured at that one alone)."""
+    """The evaluation at the decoding that was measured last: the best on dev for an untrained agent."""
     found = [e for e in summary["evals"] if (e["stage"], e["panel"], e["agent"]) == (stage, panel, agent)]
     if not found:
         raise ConfigError(f"the run of {summary['arm']} has no evaluation of {agent} on {panel} after {stage}")

@@ -29,7 +29,7 @@ from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
 from hiplan.runs.cells import COLUMNS
 from hiplan.runs.machine import machine
-from hiplan.runs.measure import measure_agents, measuring, panels
+from hiplan.runs.measure import PANELS, measure_agents, measuring, panels
 from hiplan.runs.settings import RunConfig
 from hiplan.trace import ROLES, Episode
 from hiplan.training.algorithm import build
@@ -71,33 +71,35 @@ class Job:
                 self.trainer.save()
             self.trainer.train()
             if self.config.train.stages:
-                self._measure_whole("final", sample=True)
+                self._measure_whole("final", final=True)
         if self.first:
             self._report()
         self.trainer.accelerator.end_training()
 
     # -- measuring ---------------------------------------------------------------------------
 
-    def _measure_whole(self, stage: str, sample: bool = False) -> None:
-        """Every decoding of the first agent on dev (one of the other's); the best on the train and held-out panels."""
+    def _measure_whole(self, stage: str, final: bool = False) -> None:
+        """Every agent on all panels at the first decoding, which is fixed in advance.
+
+        The untrained agent is also measured at whichever decoding is best on dev, so that training which only lowers
+        entropy does not pass for learning.
+        """
         self._say(f"{stage}: measuring with plans and without")
-        dev = self.panels["dev"].tasks
-        agents = {a: self.config.decodings[: None if i == 0 else 1] for i, a in enumerate(self.config.agents)}
-        tried = [(agent, name) for agent, names in agents.items() for name in names]
-        results = dict(zip(tried, self._evaluate([(a, d, "dev") for a, d in tried]), strict=True))
-        for (agent, name), result in results.items():
-            self._record(stage, agent, name, "dev", result)
-        best = {a: max(names, key=lambda d: results[a, d].success) for a, names in agents.items()}  # first of equals
-        cells = [(agent, best[agent], panel) for agent in agents for panel in ("train", "heldout")]
-        samples: list[Episode] = []
-        for (agent, name, panel), result in zip(cells, self._evaluate(cells), strict=True):
+        agents, (first, *others) = self.config.agents, self.config.decodings
+        dev = [(agents[0], name, "dev") for name in (() if final else others)]
+        cells = [*dev, *((agent, first, panel) for agent in agents for panel in PANELS)]
+        results = dict(zip(cells, self._evaluate(cells), strict=True))
+        best = max([first, *(name for _, name, _ in dev)], key=lambda d: results[agents[0], d, "dev"].success)
+        if best != first:
+            again = [(agents[0], best, panel) for panel in ("train", "heldout")]
+            results |= dict(zip(again, self._evaluate(again), strict=True))
+        for (agent, name, panel), result in results.items():
             self._record(stage, agent, name, panel, result)
-            if sample and agent == self.config.agents[0]:
-                samples += result.episodes[:SAMPLES]
-        if samples:
-            self._keep_samples(samples)
-        chosen = ", ".join(f"{agent} {name}" for agent, name in best.items())
-        self._say(f"{stage}: best decoding on {len(dev)} dev tasks: {chosen}")
+        if final:
+            ends = [results[agents[0], first, panel] for panel in ("train", "heldout")]
+            self._keep_samples([episode for result in ends for episode in result.episodes[:SAMPLES]])
+        elif others:
+            self._say(f"{stage}: best decoding on {len(self.panels['dev'].tasks)} dev tasks: {best}")
 
     def _evaluate(self, cells: Sequence[tuple[str, str, str]]) -> list[EvalResult]:
         """Agent, decoding and panel of each cell."""

@@ -24,8 +24,8 @@ class RunConfig(BaseModel):
     instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``eval_turns``: actions per
     measured episode. ``threads``: torch's. ``dtype``: of the base model. ``window``: the most tokens of a conversation,
     where that is less than the model's. ``keep_reasoning``: whether later turns see what a thinking model thought.
-    ``agents``: what is measured, with plans and without. ``decodings``: those of
-    which the first agent's best on dev counts; the first of them is the other agent's, and that after each stage.
+    ``agents``: what is measured, with plans and without. ``decodings``: the first is that of all figures; the untrained
+    agent is also measured at the best of them on dev.
     ``stage_panels``: the panels after each stage but the last, after which everything is measured.
     """
 
