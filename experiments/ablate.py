@@ -1,38 +1,34 @@
 """Studies: runs of the main job that differ in a few settings, over seeds, with equal environment steps.
 
-A cell is one run. Its summary is kept as a small JSON file; a study that was stopped skips the cells it has and goes on
-inside those it had begun.
+A cell is one run. Its summary is kept as a small JSON file. A study that was stopped skips the cells it has and
+continues inside those it had begun.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
-from rich.progress import Progress
 
 from experiments.studies import SEARCH_SEED, Study
 from hiplan.errors import ConfigError
-from hiplan.runs.cells import COLUMNS, read_kept, run_cells
+from hiplan.runs.cells import Cell, run_cells
+from hiplan.runs.diagnose import AFTER, Setting, measure_reliance
 from hiplan.runs.job import read_metrics
-from hiplan.runs.settings import RunConfig, matched, read_run, resolve
-from hiplan.training.checkpoint import write_text
+from hiplan.runs.settings import RunConfig, check, matched, read_run, resolve
 
 HERE = Path(__file__).resolve().parent
 Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
+    """One run of a study."""
+
     arm: str
     seed: int
     rate: float = 1.0
@@ -42,113 +38,73 @@ class Cell:
         return f"{self.arm}-x{self.rate:g}-{self.seed}" if self.rate != 1 else f"{self.arm}-{self.seed}"
 
 
-class Runner:
-    """Runs the cells of one study; ``kept`` holds their summaries, ``runs`` their run folders."""
+class Ablation:
+    """The runs of one study; ``kept`` holds their summaries, ``runs`` their folders. ``make``: what plays one."""
 
-    def __init__(self, study: Study, kept: Path, runs: Path, parallel: int, extra: Sequence[str], console: Console):
-        self.study, self.kept, self.runs, self.extra, self.console = study, kept, runs, tuple(extra), console
-        self.pool = ThreadPoolExecutor(parallel)
-        self.futures: dict[Cell, Future[Summary]] = {}
+    def __init__(
+        self, study: Study, kept: Path, runs: Path, parallel: int, extra: Sequence[str], console: Console,
+        make: Callable[..., Summary] | None = None,
+    ) -> None:  # fmt: skip
+        self.study, self.kept, self.runs, self.extra = study, kept, runs, tuple(extra)
+        self.parallel, self.console, self.make = parallel, console, make or play
 
     def all(self, seeds: Sequence[int]) -> tuple[list[Summary], dict[str, float]]:
         """Every summary, and each arm's chosen learning-rate factor."""
         arms = self.study.arms
-        with self.pool, Progress(*COLUMNS, console=self.console, disable=not self.console.is_terminal) as progress:
-            bar = progress.add_task("cells", total=len(arms) * (len(self.study.rates) + len(seeds)))
-            tried = [Cell(arm, SEARCH_SEED, rate) for arm in arms for rate in self.study.rates]
-            for cell in tried:
-                self.submit(cell).add_done_callback(lambda _: progress.advance(bar))
-            searched = self.results(tried)
-            chosen = {arm: best_rate([s for s in searched if s["arm"] == arm]) for arm in arms}
-            cells = [Cell(arm, seed, chosen[arm]) for arm in arms for seed in seeds]
-            for cell in cells:
-                self.submit(cell).add_done_callback(lambda _: progress.advance(bar))
-            return [*searched, *self.results(cells)], chosen
+        tried = [Run(arm, SEARCH_SEED, rate) for arm in arms for rate in self.study.rates]
+        searched = self.made(tried, {})
+        chosen = {arm: best_rate([s for s in searched if s["arm"] == arm]) for arm in arms}
+        wanted = [Run(arm, seed, chosen[arm]) for arm in arms for seed in seeds]
+        first = [run for run in wanted if not arms[run.arm].match]
+        done = dict(zip(first, self.made(first, {}), strict=True))
+        steps = {(run.arm, run.seed): summary["env_steps"] for run, summary in done.items()}
+        then = [run for run in wanted if run not in done]  # these take as many environment steps as another
+        done |= dict(zip(then, self.made(then, steps), strict=True))
+        return [*searched, *(done[run] for run in wanted)], chosen
 
-    def results(self, cells: Sequence[Cell]) -> list[Summary]:
-        """Their summaries; the first failure, or a person's interruption, ends the study and begins no further cell."""
-        try:
-            for done in as_completed([self.futures[cell] for cell in cells]):
-                done.result()
-        except BaseException:
-            self.pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        return [self.futures[cell].result() for cell in cells]
+    def made(self, runs: Sequence[Run], steps: Mapping[tuple[str, int], int]) -> list[Summary]:
+        """The runs' summaries; a stopped run continues."""
+        return run_cells([self.cell(run, steps) for run in runs], self.parallel, self.console)
 
-    def submit(self, cell: Cell) -> Future[Summary]:
-        if cell not in self.futures:
-            match = self.study.arms[cell.arm].match
-            first = self.submit(Cell(match, cell.seed)) if match else None  # begun before it, so none waits in vain
-            self.futures[cell] = self.pool.submit(self.run, cell, first)
-        return self.futures[cell]
+    def cell(self, run: Run, steps: Mapping[tuple[str, int], int]) -> Cell:
+        settings = self.settings(run)
+        if match := self.study.arms[run.arm].match:
+            settings = matched(settings, steps[match, run.seed])
+        about = {"arm": run.arm, "seed": run.seed, "rate": run.rate, "settings": settings.model_dump(mode="json")}
+        where = {"folder": str(self.runs / run.name), "reliance": self.study.reliance}
+        return Cell(self.kept / f"{run.name}.json", self.make, about | where, about)
 
-    def run(self, cell: Cell, first: Future[Summary] | None) -> Summary:
-        """The cell's summary: from its file, or from a run, which goes on where it stood."""
-        settings = self.settings(cell)
-        if first is not None:
-            settings = matched(settings, first.result()["env_steps"])
-        digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
-        file = self.kept / f"{cell.name}.json"
-        if file.is_file():
-            known: Summary = read_kept(file)
-            if known.get("config") != digest:
-                raise ConfigError(f"{str(file)!r} was made with other settings; delete it, or give another --kept")
-            return known
-        folder = self.runs / cell.name
-        if (folder / "config.yaml").is_file() and read_run(folder) != settings:
-            raise ConfigError(f"the run {str(folder)!r} was made with other settings; delete it, or give another --out")
-        if not (folder / "report.html").is_file():
-            self._launch(cell, folder, settings)
-        summary = summarize(cell, folder, digest)
-        if self.study.reliance:
-            summary["reliance"] = self._reliance(folder, settings)
-        write_text(file, json.dumps(summary, indent=1, sort_keys=True) + "\n")
-        self.console.print(f"{cell.name}: done in {summary['wall_s']:.0f} s", markup=False, highlight=False)
-        return summary
-
-    def settings(self, cell: Cell) -> RunConfig:
-        arm = self.study.arms[cell.arm]
+    def settings(self, run: Run) -> RunConfig:
+        arm = self.study.arms[run.arm]
         config = HERE / "configs" / arm.config if arm.config else None
         given = [*self.study.set, *arm.set, "threads=1", *self.extra]
-        known = resolve(config, given, seed=cell.seed)
-        stages = [s.model_copy(update={"learning_rate": cell.rate * s.learning_rate}) for s in known.train.stages]
+        known = resolve(config, given, seed=run.seed)
+        stages = [s.model_copy(update={"learning_rate": run.rate * s.learning_rate}) for s in known.train.stages]
         return known.model_copy(update={"train": known.train.model_copy(update={"stages": tuple(stages)})})
 
-    def _launch(self, cell: Cell, folder: Path, settings: RunConfig) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "metrics.jsonl").is_file():
-            self._command(cell, folder, "--resume", str(folder))
-        else:
-            asked = folder / "asked.yaml"
-            asked.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
-            self._command(cell, folder, "--config", str(asked), "--out", str(folder))
 
-    def _reliance(self, folder: Path, settings: RunConfig) -> Summary:
-        """The last stage under different plans."""
-        from hiplan.runs.diagnose import AFTER, Run, Setting, reliance_cell
+def play(
+    arm: str, seed: int, rate: float, settings: dict[str, Any], folder: str, reliance: str | None = None
+) -> Summary:
+    """Run the main job with these settings in ``folder``, or what is left of it; what a study needs of it."""
+    from hiplan.runs.job import Job
 
-        setting = Setting(str(self.study.reliance), settings.panel_tasks, settings.decodings[0])
-        cell = reliance_cell(Run.read(folder, settings.train.stages[-1].name), AFTER, setting, folder)
-        (found,) = run_cells([cell], 1, Console(quiet=True))
-        return {key: found[key] for key in ("panel", "results")}
-
-    def _command(self, cell: Cell, folder: Path, *arguments: str) -> None:
-        with (folder / "log.txt").open("a") as log:
-            command = [sys.executable, str(HERE / "run.py"), *arguments]
-            if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode:
-                raise ConfigError(f"the cell {cell.name} failed; see {folder / 'log.txt'}")
+    config, out = check(settings, RunConfig), Path(folder)
+    if (out / "config.yaml").is_file() and read_run(out) != config:
+        raise ConfigError(f"the run {folder!r} was made with other settings; delete it, or give another --out")
+    if not (out / "report.html").is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "log.txt").open("a", encoding="utf-8") as log:
+            Job(config, out, Console(file=log, width=160)).run()
+    return summarize(out, config, {"arm": arm, "seed": seed, "rate": rate}, reliance)
 
 
-def summarize(cell: Cell, folder: Path, digest: str) -> Summary:
-    """What a study needs of a run."""
+def summarize(folder: Path, config: RunConfig, run: Summary, panel: str | None) -> Summary:
+    """What a study needs of a run; ``panel``: that on which its last stage is measured under different plans."""
     rows = read_metrics(folder)
     about = json.loads((folder / "environment.json").read_text())
     times = json.loads((folder / "times.json").read_text())
-    return {
-        "arm": cell.arm,
-        "seed": cell.seed,
-        "rate": cell.rate,
-        "config": digest,
+    found = run | {
         "panels": json.loads((folder / "panels.json").read_text()),
         "parameters": about["parameters"],
         "env_steps": max((row["env_steps"] for row in rows if row["kind"] == "train"), default=0),
@@ -156,6 +112,12 @@ def summarize(cell: Cell, folder: Path, digest: str) -> Summary:
         "wall_s": times["wall_s"],
         "memory_mb": times["memory_mb"],
     }
+    if panel:
+        stage = folder / "stages" / config.train.stages[-1].name
+        setting = Setting(panel, config.panel_tasks, config.decodings[0])
+        measured = measure_reliance(str(stage), AFTER, vars(setting))
+        found["reliance"] = {key: measured[key] for key in ("panel", "results")}
+    return found
 
 
 def best_rate(tried: Sequence[Summary]) -> float:

@@ -62,7 +62,7 @@ def ablate(
     """Run a study over seeds: arms that differ in a few settings. Finished cells are kept and skipped."""
     from rich.console import Console
 
-    from experiments.ablate import Runner
+    from experiments.ablate import Ablation
     from experiments.comparison import report
     from experiments.studies import SEARCH_SEED, STUDIES
 
@@ -76,7 +76,7 @@ def ablate(
         raise ConfigError(f"seed {SEARCH_SEED} is the one learning rates are chosen with; take others for --seeds")
     folder, summaries = out or Path("runs") / study, kept or Path("docs/studies") / study
     console = Console()
-    cells, chosen = Runner(STUDIES[study], summaries, folder, parallel, set or [], console).all(numbers)
+    cells, chosen = Ablation(STUDIES[study], summaries, folder, parallel, set or [], console).all(numbers)
     command = f"python experiments/run.py ablate {study} --seeds {seeds}"
     text = report(STUDIES[study], cells, chosen, numbers, summaries, command)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import study_runs
 import torch
 import yaml
 from peft import PeftModel
@@ -16,7 +17,7 @@ from test_modes import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import ablate
-from experiments.ablate import Cell, Runner
+from experiments.ablate import Ablation
 from experiments.studies import STUDIES, Arm, Study
 from hiplan.coordination import Limits
 from hiplan.coordination.matching import best_known
@@ -46,74 +47,48 @@ def test_the_learning_rate_is_chosen_on_dev_and_the_smaller_of_equals_wins() -> 
     assert ablate.best_rate([]) == 1.0
 
 
-class Launches(list[tuple[str, RunConfig]]):
-    """Stands in for runs: writes what a finished one leaves; the cell ``broken`` fails."""
-
-    broken = ""
-
-    def __call__(self, runner: Runner, cell: Cell, folder: Path, settings: RunConfig) -> None:
-        self.append((cell.name, settings))
-        if cell.name == self.broken:
-            raise ConfigError(f"the cell {cell.name} failed")
-        folder.mkdir(parents=True)
-        evals = summary(cell.arm, cell.seed, {"dev": "1100", "train": "1100", "heldout": "1100"})["evals"]
-        rows = [{"kind": "eval", **row} for row in evals] + [{"kind": "train", "env_steps": 7}]
-        (folder / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        (folder / "environment.json").write_text('{"parameters": {"total": 2, "trained": 1}}')
-        (folder / "times.json").write_text('{"wall_s": 1.0, "memory_mb": 2}')
-        (folder / "panels.json").write_text("{}")
-        (folder / "report.html").write_text("")
+def ablation(study: Study, kept: Path, runs: Path, *extra: str) -> Ablation:
+    return Ablation(study, kept, runs, 1, extra, Console(quiet=True), study_runs.play)
 
 
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
-    found = Launches()
-    monkeypatch.setattr(Runner, "_launch", lambda *arguments: found(*arguments))
-    return found
-
-
-def runner(study: Study, kept: Path, runs: Path, *extra: str) -> Runner:
-    return Runner(study, kept, runs, 1, extra, Console(quiet=True))
-
-
-def test_finished_cells_are_kept_and_other_settings_refused(tmp_path: Path, launches: Launches) -> None:
-    kept, runs = tmp_path / "kept", tmp_path / "runs"
-    cells, chosen = runner(TWO, kept, runs, "panel_tasks=2").all([0])
-    assert chosen == {"a": 1.0, "b": 1.0} and len(cells) == 6
-    assert sorted(n for n, _ in launches) == ["a-0", "a-100", "a-x2-100", "b-0", "b-100", "b-x2-100"]
-    launches.clear()
-    assert runner(TWO, kept, tmp_path / "elsewhere", "panel_tasks=2").all([0]) == (cells, chosen) and not launches
-    assert runner(TWO, tmp_path / "anew", runs, "panel_tasks=2").all([0]) == (cells, chosen) and not launches
+def test_finished_cells_are_kept_and_other_settings_refused(tmp_path: Path) -> None:
+    study, kept, runs = Study("one", {"a": Arm("first")}, rates=(1.0, 2.0)), tmp_path / "kept", tmp_path / "runs"
+    cells, chosen = ablation(study, kept, runs, "panel_tasks=2").all([0])
+    assert chosen == {"a": 1.0} and len(cells) == 3
+    assert [line.split()[0] for line in study_runs.launched(runs)] == ["a-0", "a-100", "a-x2-100"]
+    assert ablation(study, kept, runs, "panel_tasks=2").all([0]) == (cells, chosen) and not study_runs.launched(runs)
     with pytest.raises(ConfigError, match=r"kept/.*was made with other settings"):
-        runner(TWO, kept, runs, "panel_tasks=4").all([0])
+        ablation(study, kept, runs, "panel_tasks=4").all([0])
+
+
+def test_a_run_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    known = ablation(TWO, tmp_path / "kept", tmp_path / "runs").cell(ablate.Run("a", 0), {})
+    folder = Path(known.arguments["folder"])
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(RunConfig(seed=7).model_dump(mode="json")))
     with pytest.raises(ConfigError, match=r"runs/.*was made with other settings"):
-        runner(TWO, tmp_path / "fresh", runs, "panel_tasks=4").all([0])
+        ablate.play(**known.arguments)
 
 
-def test_a_failed_cell_ends_the_study_at_once(tmp_path: Path, launches: Launches) -> None:
-    launches.broken = "a-100"
-    with pytest.raises(ConfigError, match="a-100 failed"):
-        runner(TWO, tmp_path / "kept", tmp_path / "runs").all([0, 1, 2])
-    assert len(launches) <= 2, "the pool may have begun one more"
+def test_a_failed_cell_ends_the_study_and_finished_ones_are_kept(tmp_path: Path) -> None:
+    study = Study("one", {"a": Arm("first")})
+    with pytest.raises(RuntimeError, match="a failed"):
+        ablation(study, tmp_path / "kept", tmp_path / "runs").all([0, 13, 1, 2, 3])
+    assert (tmp_path / "kept" / "a-0.json").is_file() and not (tmp_path / "kept" / "a-3.json").exists()
 
 
-def test_a_matched_arm_takes_its_steps_from_the_summary(tmp_path: Path, launches: Launches) -> None:
+def test_a_matched_arm_takes_its_steps_from_the_summary(tmp_path: Path) -> None:
     study = Study("matched", {"a": Arm("first"), "b": Arm("second", match="a")})
-    runner(study, tmp_path / "kept", tmp_path / "runs").all([0])
-    (tmp_path / "kept" / "b-0.json").unlink()
-    launches.clear()
-    runner(study, tmp_path / "kept", tmp_path / "gone").all([0])
-    ((name, settings),) = launches
-    assert name == "b-0" and settings.train.stages[-1].env_steps == 7
+    ablation(study, tmp_path / "kept", tmp_path / "runs").all([0])
+    assert study_runs.launched(tmp_path / "runs") == ["a-0 None", "b-0 7"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_arm_of_every_study_has_valid_settings(name: str, tmp_path: Path) -> None:
-    known = runner(STUDIES[name], tmp_path, tmp_path)
-    seen = {arm: known.settings(Cell(arm, 3, 2.0)) for arm in STUDIES[name].arms}
+    known = ablation(STUDIES[name], tmp_path, tmp_path)
+    seen = {arm: known.settings(ablate.Run(arm, 3, 2.0)) for arm in STUDIES[name].arms}
     rates = {arm: [stage.learning_rate for stage in s.train.stages] for arm, s in seen.items()}
-    once = {arm: [stage.learning_rate for stage in known.settings(Cell(arm, 3)).train.stages] for arm in seen}
+    once = {arm: [stage.learning_rate for stage in known.settings(ablate.Run(arm, 3)).train.stages] for arm in seen}
     assert all(rates[arm] == [2 * rate for rate in once[arm]] for arm in seen)
     assert {s.seed for s in seen.values()} == {3}
     if name == "weights":

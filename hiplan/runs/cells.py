@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Cell:
 
 
 def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
-    """Every cell's answer, in order; ``parallel`` processes with one torch thread each make those that are missing.
+    """Every cell's answer, in order; ``parallel`` processes at once with one torch thread each make
+    those that are missing, each in a fresh process, so that its peak memory is its own.
 
     Each process keeps what it has made, whatever becomes of the others. Raises ``ConfigError`` for a kept answer to
     other settings, and for two cells with one file.
@@ -54,8 +56,9 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[di
         if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
             raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
     missing = [cell for cell in cells if not cell.file.is_file()]
+    processes = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(max(1, parallel), multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(max(1, parallel), processes, _one_thread, max_tasks_per_child=1) as pool,
         Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
     ):
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
@@ -82,9 +85,11 @@ def read_kept(file: Path) -> dict[str, Any]:
     return found
 
 
-def _keep(cell: Cell) -> None:
-    import torch
+def _one_thread() -> None:
+    """What torch reads when it is imported; a cell without torch is not slowed by it."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
-    torch.set_num_threads(1)
+
+def _keep(cell: Cell) -> None:
     kept = {"cell": cell.digest, "about": cell.about} | cell.make(**cell.arguments)
     write_text(cell.file, json.dumps(kept, indent=1, sort_keys=True) + "\n")
