@@ -23,7 +23,7 @@ from experiments.run import one_line
 from hiplan.errors import ConfigError
 
 TIMES = ("times.jsonl", "times.json", "report.html", "log.txt")  # hold wall times, or are made of files that do
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, pretty_exceptions_show_locals=False)
 
 
 @app.command(help=__doc__)

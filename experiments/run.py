@@ -21,7 +21,11 @@ from rich.console import Console
 
 from hiplan.errors import ConfigError, UserError
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=False, rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,  # typer's own tracebacks show local variables, keys among them
+    pretty_exceptions_show_locals=False,
+)  # fmt: skip
 console = Console()
 HELP = """Train a planner-executor agent by PilotRL's three stages and watch it improve.
 

@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # typer's own tracebacks show local variables, keys among them
+    pretty_exceptions_show_locals=False,
     help="Look at what hiplan's runs have written.",
 )
 

@@ -152,7 +152,7 @@ def test_without_key_env_no_key_of_the_user_is_sent(monkeypatch: pytest.MonkeyPa
         ({"key_env": "UNSET_KEY"}, "'UNSET_KEY' is empty; put the key of 'http://localhost:1/v1' there"),
         ({"key_env": "ODD_KEY"}, "'ODD_KEY' holds is no key"),
         ({"concurrency": 0}, "a concurrency of at least 1"),
-        ({"timeout": 0.0}, "a timeout above 0"),
+        ({"timeout": 0.0}, "a timeout in seconds above 0"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
