@@ -21,6 +21,7 @@ import typer
 
 from experiments.run import one_line
 from hiplan.errors import ConfigError
+from hiplan.training.folder import LOCK
 
 TIMES = ("times.jsonl", "times.json", "report.html", "log.txt")  # hold wall times, or are made of files that do
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, pretty_exceptions_show_locals=False)
@@ -72,7 +73,7 @@ def rows(folder: Path) -> int:
 
 def files(folder: Path) -> set[str]:
     found = (str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    return {name for name in found if name not in TIMES}
+    return {name for name in found if name not in (*TIMES, LOCK)}
 
 
 def same(a: Path, b: Path) -> bool:

@@ -43,6 +43,7 @@ from hiplan.training import checkpoint, sources
 from hiplan.training.advantages import ESTIMATORS, informative
 from hiplan.training.batch import Row, rows_of
 from hiplan.training.config import Stage, TrainConfig
+from hiplan.training.folder import lock_folder
 from hiplan.training.learner import Learner
 from hiplan.training.metrics import MetricsLog
 from hiplan.training.plan_kl import plan_kl
@@ -109,6 +110,7 @@ class ProgressiveTrainer:
         self.planner, self.executor = Planner(self.model.prompts), Executor(self.model.prompts)
         self._scores: dict[Any, PlanScore | None] = {}
         self.learner = Learner(self.model, self.config, self.accelerator, self.seed)
+        self._lock = lock_folder(self.folder) if self.folder and self.accelerator.is_main_process else None
         found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
         length = self._resume(found) if found else 0
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
