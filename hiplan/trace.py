@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from hiplan.plan import Plan, ReplanReason
 from hiplan.task import Task
+from hiplan.text import printable as printable  # imported from here as well
 
 Role = Literal["planner", "executor"]
 ROLES: tuple[Role, Role] = ("planner", "executor")
@@ -221,11 +222,6 @@ class Episode:
     def from_json(text: str) -> Episode:
         """Read what ``to_json`` wrote; pydantic's ``ValidationError`` where it is not that."""
         return _adapter().validate_json(text)
-
-
-def printable(text: str) -> str:
-    """Untrusted text as any file can hold it: lone surrogates become ``?``."""
-    return text.encode("utf-8", "replace").decode()
 
 
 @cache

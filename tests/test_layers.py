@@ -10,7 +10,8 @@ import pytest
 import hiplan
 
 LAYERS = [
-    "errors",
+    "errors text",
+    "files",
     "plan task",
     "formats trace",
     "env model prompts requests",

@@ -39,9 +39,10 @@ from hiplan.report.curves import smooth, stage_spans
 from hiplan.report.graph import STYLES, panels
 from hiplan.report.overview import overview
 from hiplan.report.tables import cell, table
-from hiplan.report.transcript import clean, score_words
+from hiplan.report.transcript import score_words
 from hiplan.rollout import Job, rollout
 from hiplan.task import Task
+from hiplan.text import clean
 from hiplan.trace import Episode, PlanRecord, StopReason, Turn, Verdict
 
 HOSTILE = (

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from hiplan.errors import UserError
-from hiplan.report.transcript import clean
+from hiplan.text import clean
 from hiplan.trace import Episode
 
 T = TypeVar("T")

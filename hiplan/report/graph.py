@@ -16,7 +16,8 @@ from hiplan.coordination import PlanGraph
 from hiplan.coordination.graph import MARKS
 from hiplan.plan import Plan, PlanDiff, ReplanReason, StepStatus, diff
 from hiplan.report.states import step_states
-from hiplan.report.transcript import REASONS, clean, title
+from hiplan.report.transcript import REASONS, title
+from hiplan.text import clean
 from hiplan.trace import Episode
 
 if TYPE_CHECKING:

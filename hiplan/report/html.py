@@ -17,7 +17,8 @@ from hiplan.report.files import read_episodes, read_lines, read_object, read_tex
 from hiplan.report.graph import draw_plan
 from hiplan.report.tables import Row, panel_names, results, table
 from hiplan.report.template import PAGE
-from hiplan.report.transcript import blocks, clean, revisions, score_words, title
+from hiplan.report.transcript import blocks, revisions, score_words, title
+from hiplan.text import clean
 from hiplan.trace import Episode
 
 MAX_EPISODES, DPI = 12, 110  # told on the page, and of their pictures

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from hiplan.report.transcript import clean
+from hiplan.text import clean
 
 Row = Mapping[str, Any]
 
