@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import platform
-import warnings
 import weakref
 from pathlib import Path
 
 from hiplan.errors import ConfigError
 
 LOCK = ".lock"
+_log = logging.getLogger(__name__)
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
 
 
@@ -34,9 +35,7 @@ class FolderLock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _UNSUPPORTED:
-                warnings.warn(
-                    f"{str(path)!r} cannot be locked ({error.strerror}); start only one process", stacklevel=3
-                )
+                _log.warning("%r cannot be locked (%s); start only one process", str(path), error.strerror)
                 return
             owner = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
             release()

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator, DistributedType
+from torch import Tensor
 from torch.accelerator import is_available as has_accelerator
 from torch.distributed import is_initialized
 
@@ -111,8 +112,8 @@ class ProgressiveTrainer:
         self._scores: dict[Any, PlanScore | None] = {}
         self.learner = Learner(self.model, self.config, self.accelerator, self.seed)
         self._lock = lock_folder(self.folder) if self.folder and self.accelerator.is_main_process else None
-        found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
-        length = self._resume(found) if found else 0
+        found = checkpoint.load_latest(self.folder / "checkpoints") if self.folder else None
+        length = self._resume(*found) if found else 0
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
         self.resumed = found is not None
         if filed := [s.name for s in self.config.stages[self.cursor.stage :] if s.plans == "file"]:
@@ -337,10 +338,12 @@ class ProgressiveTrainer:
             checkpoint.prune(folder, keep=2)
         self.accelerator.wait_for_everyone()
 
-    def _resume(self, folder: Path) -> int:
-        tensors, state = checkpoint.load_state(folder)
-        if state["seed"] != self.seed:
-            raise CheckpointError(f"{str(folder)!r} was made with seed {state['seed']}, not {self.seed}")
-        self.cursor = Cursor(**state["cursor"])
+    def _resume(self, folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> int:
+        try:
+            seed, length, self.cursor = state["seed"], int(state["metrics"]), Cursor(**state["cursor"])
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError(f"{str(folder)!r} does not hold the state of a run; delete it") from None
+        if seed != self.seed:
+            raise CheckpointError(f"{str(folder)!r} was made with seed {seed}, not {self.seed}")
         self.learner.load(tensors, self.config.stages[self.cursor.stage] if self.cursor.iteration > 0 else None)
-        return int(state["metrics"])
+        return length
