@@ -47,7 +47,7 @@ from hiplan.evaluation import (
 from hiplan.evaluation import Cell as Measured
 from hiplan.executors import Executor
 from hiplan.model import Decoding
-from hiplan.models.stages import load_stage
+from hiplan.models.stages import load_stage, read_stage
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import Prompts
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
@@ -65,11 +65,12 @@ class Run:
 
     @staticmethod
     def read(folder: Path, stage: str) -> Run:
-        """Raises ``ConfigError`` where the folder holds no such stage."""
+        """Raises ``ConfigError`` where the folder holds no such stage, ``CheckpointError`` where it is broken."""
         config, path = read_run(folder), folder / "stages" / stage
         if not (path / "stage.json").is_file():
             known = sorted(p.parent.name for p in folder.glob("stages/*/stage.json"))
             raise ConfigError(f"no stage {stage!r} in {str(folder)!r}; expected one of {', '.join(known) or 'none'}")
+        read_stage(path)
         return Run(folder, config.seed, path)
 
     @property

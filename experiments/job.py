@@ -44,6 +44,7 @@ from hiplan.models.stages import save_stage
 from hiplan.models.weights import RoleWeights
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.report.curves import draw_curves
+from hiplan.report.files import read_metrics as read_rows
 from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
@@ -279,7 +280,6 @@ def parameters(weights: RoleWeights) -> dict[str, int]:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """A run's metric rows. Raises ``ConfigError`` where there are none."""
-    try:
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    except OSError:
-        raise ConfigError(f"no run at {str(folder)!r}; expected a folder with metrics.jsonl") from None
+    if not (folder / "metrics.jsonl").is_file():
+        raise ConfigError(f"no run at {str(folder)!r}; expected a folder with metrics.jsonl")
+    return read_rows(folder / "metrics.jsonl")

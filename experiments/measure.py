@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +19,7 @@ from hiplan.evaluation import TEMPERATURES, Cell, evaluate
 from hiplan.evaluation.panels import EnvName
 from hiplan.executors import Executor
 from hiplan.loading import load_model
+from hiplan.models.stages import read_stage
 from hiplan.planners import NoPlanner, Planner, PlannerProtocol
 from hiplan.report.tables import results_table
 from hiplan.report.transcript import print_transcript
@@ -72,7 +72,7 @@ def measure(
 
 def as_trained(checkpoint: Path | None, **over: Any) -> RunConfig:
     """Default settings, with what the checkpoint's run had set for measuring, and what is given over them."""
-    about = json.loads((checkpoint / "stage.json").read_text())["about"] if checkpoint else {}
+    about = read_stage(checkpoint).about if checkpoint else {}
     train = {key: about["decoding"][key] for key in ("plan_tokens", "action_tokens")} if "decoding" in about else {}
     train |= {key: about[key] for key in ("revise",) if key in about}
     known = {key: about[key] for key in ("env", "eval_turns") if key in about}

@@ -29,6 +29,7 @@ from hiplan.errors import ConfigError
 from hiplan.evaluation import shipped_panel, train_mix
 from hiplan.evaluation.panels import SIZES, EnvName
 from hiplan.executors import Executor, OracleExecutor
+from hiplan.files import saving, write_text
 from hiplan.formats import render_numbered
 from hiplan.loading import load_model
 from hiplan.model import Decoding, Model, ScriptedModel, derive_seed
@@ -237,13 +238,14 @@ class Journal:
             raise ConfigError(
                 f"{str(out)!r} is there without {str(self.path)!r}, so it cannot be gone on with; move it"
             )
-        out.parent.mkdir(parents=True, exist_ok=True)
         whole = self._read(settings) if self.path.exists() else 0
-        with self.path.open("ab") as file:
-            file.truncate(whole)  # what a kill left behind
+        with saving(self.path):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.truncate(whole)  # what a kill left behind
         if not whole:
             _append(self.path, [settings.model_dump_json()])
-        out.write_text("")
+        write_text(out, "")
         _append(out, [text for line in self.lines for text in line.for_training()])
 
     def append(self, batch: Sequence[Line]) -> None:
@@ -283,7 +285,7 @@ def journal_of(out: Path) -> Path:
 
 
 def _append(path: Path, rows: Sequence[str]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with saving(path), path.open("a", encoding="utf-8") as file:
         file.writelines(f"{row}\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from hiplan.errors import ConfigError, UserError
-from hiplan.text import shorten
+from hiplan.text import clean, shorten
 
 MAX_YAML_NODES, MAX_YAML_DEPTH = 10_000, 50
 """Of a YAML text, with each alias counted as what it stands for: a few lines of aliases can stand for billions."""
@@ -40,18 +41,16 @@ def read_json(path: Path, what: str = "JSON file", wrong: type[UserError] = Conf
     """What a JSON file holds. Raises ``wrong`` where it is missing or does not parse."""
     try:
         return json.loads(read_text(path, what, wrong))
-    except ValueError as error:
-        why = shorten(str(error))
-    except RecursionError:
-        why = "it is nested too deeply"
-    raise wrong(f"the {what} {str(path)!r} is not JSON: {why}; correct it or write it again")
+    except (ValueError, RecursionError) as error:
+        why = problem(error)
+    raise wrong(f"the {what} {str(path)!r} does not parse: {why}; remove it or write it again")
 
 
 def read_object(path: Path, what: str = "JSON file", wrong: type[UserError] = ConfigError) -> dict[str, Any]:
     """The JSON object in a file. Raises ``wrong`` where there is none."""
     found = read_json(path, what, wrong)
     if not isinstance(found, dict):
-        raise wrong(f"the {what} {str(path)!r} holds {shorten(repr(found), 40)}; expected a JSON object")
+        raise wrong(f"the {what} {str(path)!r} should hold a JSON object, not {type(found).__name__}; write it again")
     return found
 
 
@@ -98,15 +97,26 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def problem(error: Exception) -> str:
+    """What is wrong with a text, in one line: of pydantic's problems the first, with its place."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if not isinstance(error, ValidationError):
+        return shorten(str(error))
+    first = error.errors()[0]
+    place = clean(".".join(map(str, first["loc"])))
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
 @contextmanager
-def saving(path: Path, *more: type[Exception]) -> Iterator[None]:
-    """Around writing ``path``: an error of the disk is one clear line. ``more``: other errors that say such a thing."""
+def saving(target: object, *more: type[Exception]) -> Iterator[None]:
+    """Around writing a file or folder: an error of the disk is one clear line. ``more``: others that mean the same."""
     kinds: tuple[type[Exception], ...] = (OSError, *more)
     try:
         yield
     except kinds as error:
         why = getattr(error, "strerror", None) or shorten(str(error))
-        raise UserError(f"{str(path)!r} cannot be written: {why}; make room or give another folder") from None
+        raise UserError(f"{str(target)!r} cannot be written: {why}; make room or give another folder") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,6 +16,14 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
+def shown(value: object, width: int = 60) -> str:
+    """A value as an error message quotes it."""
+    try:
+        return shorten(repr(value), width)
+    except Exception:  # a number of 5,000 digits has no text
+        return f"{type(value).__name__} that cannot be shown"
+
+
 def shorten(text: str, width: int = 90) -> str:
     """One printable line of at most so many characters."""
     line = clean(text[: width + 1])

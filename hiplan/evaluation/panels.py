@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from hiplan.errors import ConfigError
+from hiplan.files import read_text
 from hiplan.task import Task
 
 PanelName = Literal["train", "dev", "heldout"]
@@ -44,9 +45,7 @@ class Panel(BaseModel):
     def read(path: Path) -> Panel:
         """Read a panel file. Raises ``ConfigError`` where it is not one."""
         try:
-            return Panel.model_validate_json(path.read_text())
-        except OSError:
-            raise ConfigError(f"no panel file at {str(path)!r}") from None
+            return Panel.model_validate_json(read_text(path, "panel file"))
         except ValidationError as error:
             raise ConfigError(f"{str(path)!r} is not a panel file: {error.errors()[0]['msg']}") from None
 

@@ -9,7 +9,6 @@ log-probabilities are those at temperature 1.)
 from __future__ import annotations
 
 import importlib.resources
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hiplan.errors import ConfigError
+from hiplan.files import read_object
 from hiplan.model import Completion, Request
 from hiplan.models.cache import BatchCache, KVStore, Slot
 from hiplan.models.chat import ChatCodec
 from hiplan.models.settings import DType, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.prompts import FULL, STYLES, Prompts
+from hiplan.text import shorten
 from hiplan.trace import Role
 
 
@@ -338,12 +338,15 @@ def load_base(name: str, config: WeightsConfig, dtype: DType = "auto") -> Base:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"the model folder {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # transformers raises anything for broken files
+        why = shorten(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", 200)
+        raise ConfigError(f"the model folder {str(folder)!r} cannot be loaded: {why}") from None
     if model.config.get_text_config() is not model.config:
         raise ConfigError(f"the model in {str(folder)!r} takes more than text; save its language model by itself")
     about = folder / "hiplan.json"
-    style = json.loads(about.read_text()).get("prompts", "full") if about.is_file() else "full"
+    style = read_object(about, "model's description").get("prompts", "full") if about.is_file() else "full"
+    if not isinstance(style, str) or style not in STYLES:
+        raise ConfigError(f"{str(about)!r} has the prompts {style!r}; expected one of {', '.join(STYLES)}")
     return Base(model, tokenizer, STYLES[style])
 
 

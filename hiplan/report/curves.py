@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiplan.files import saving
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -73,7 +75,8 @@ def draw_curves(metrics: Sequence[Row], path: Path | str) -> Path:
             axes.set_xlabel("iteration", fontsize=9)
     if not charts:
         main.set_xlabel("iteration", fontsize=9)
-    figure.savefig(path, dpi=150)
+    with saving(path):
+        figure.savefig(path, dpi=150)
     return Path(path)
 
 

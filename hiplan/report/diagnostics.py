@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hiplan.errors import UserError
-from hiplan.report.files import problem, read_text
+from hiplan.files import problem, write_text
+from hiplan.report.files import read_text
 
 NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\])?|[-–]?")  # also with its interval; or nothing there
 
@@ -65,8 +66,7 @@ def read_diagnostics(run: Path) -> Diagnostics | None:
 
 def write_diagnostics(folder: Path, found: Diagnostics) -> str:
     """Write ``diagnostics.json`` and, for documents, ``table.md`` into the folder; returns the latter's text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "diagnostics.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "diagnostics.json", found.model_dump_json(indent=1) + "\n")
     parts = [found.about]
     for section in found.sections:
         rule = ["---:" if numeric else "---" for numeric in section.numeric()]
@@ -75,5 +75,5 @@ def write_diagnostics(folder: Path, found: Diagnostics) -> str:
         picture = [f"![{section.title}]({section.picture})"] if section.picture else []
         parts += [f"### {section.title}", section.note, table, *picture]
     text = "\n\n".join(parts) + "\n"
-    (folder / "table.md").write_text(text, encoding="utf-8")
+    write_text(folder / "table.md", text)
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -12,8 +11,9 @@ from typing import Any
 
 from hiplan.coordination import scores
 from hiplan.errors import UserError
+from hiplan.files import write_text
 from hiplan.report.diagnostics import read_diagnostics
-from hiplan.report.files import read_episodes, read_lines, read_object, read_text
+from hiplan.report.files import read_episodes, read_metrics, read_object, read_text, read_times
 from hiplan.report.graph import draw_plan
 from hiplan.report.tables import Row, panel_names, results, table
 from hiplan.report.template import PAGE
@@ -37,8 +37,8 @@ def write_report(run_dir: Path | str) -> Path:
     run = Path(run_dir)
     if not run.is_dir():
         raise UserError(f"there is no run folder {str(run)!r}; give the folder that holds metrics.jsonl")
-    metrics = read_lines(run / "metrics.jsonl", json.loads)
-    times = read_object(run / "times.json")
+    metrics = read_metrics(run / "metrics.jsonl")
+    times = read_times(run / "times.json")
     config = read_text(run / "config.yaml")
     head, rows = _results(metrics)
     episodes = read_episodes(run / "transcripts.jsonl")
@@ -57,7 +57,7 @@ def write_report(run_dir: Path | str) -> Path:
         config="\n".join(clean(line) for line in config.splitlines()),
     )
     path = run / "report.html"
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path
 
 
@@ -74,7 +74,7 @@ def _tiles(metrics: Sequence[Row], times: Mapping[str, Any]) -> list[tuple[str, 
             break
     train = metrics_of(metrics, "train")
     if train:
-        tiles.append(("training iterations", f"{len({row['iteration'] for row in train}):,}"))
+        tiles.append(("training iterations", f"{len({row.get('iteration') for row in train}):,}"))
         steps = max(int(row.get("env_steps") or 0) for row in train)
         tiles += [("environment steps", f"{steps:,}")] if steps else []
     if times.get("wall_s") is not None:
