@@ -19,7 +19,7 @@ from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.planners import PlannerProtocol
 from hiplan.requests import Act, Acted, Ask, Consult, PlanReady, Steps
 from hiplan.task import StepResult, Task
-from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn
+from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn, printable
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _act(
     result = yield Act(action)
     status = (yield Consult("step_status", tuple((step,) for step in steps))) if steps else None
     state = yield Consult("state_key")
-    return serves, result, status, repr(state[0]) if state else ""
+    return serves, result, status, printable(repr(state[0])) if state else ""
 
 
 def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason | None) -> Steps[Plan | None]:

@@ -13,13 +13,17 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from hiplan.text import printable
 
 ALSO = ". Also: "  # between a plan's first problem and the others
 MAX_STEPS = 1000
 MAX_STEP_CHARS = 500
 
 StepId = Annotated[int, Field(ge=1, le=999_999)]
+Words = Annotated[str, BeforeValidator(lambda value: printable(value) if isinstance(value, str) else value)]
+"""Text by a model or a person, which a file can hold."""
 
 
 class StepStatus(StrEnum):
@@ -68,7 +72,7 @@ class PlanStep(BaseModel):
     @field_validator("description", mode="before")
     @classmethod
     def _one_line(cls, value: object) -> object:
-        return " ".join(value.split()) if isinstance(value, str) else value
+        return printable(" ".join(value.split())) if isinstance(value, str) else value
 
 
 class Plan(BaseModel):
@@ -84,8 +88,8 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: tuple[PlanStep, ...] = Field(min_length=1, max_length=MAX_STEPS)
-    goal: str = ""
-    rationale: str = ""
+    goal: Words = ""
+    rationale: Words = ""
     revision: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -110,7 +114,7 @@ class PlanRevision(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan | None
-    reason: str = ""
+    reason: Words = ""
 
 
 class PlanDiff(BaseModel):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import Literal
+from math import isfinite
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import PlainSerializer, TypeAdapter
 
 from hiplan.plan import Plan, ReplanReason
 from hiplan.task import Task
@@ -23,6 +24,15 @@ Role = Literal["planner", "executor"]
 ROLES: tuple[Role, Role] = ("planner", "executor")
 Author = Literal["system", "user", "assistant"]
 Kind = Literal["prompt", "plan", "revision", "action"]
+
+
+def _figures(values: Sequence[float]) -> list[float | str]:
+    return [value if isfinite(value) else str(value) for value in values]
+
+
+# JSON has no word for what is not finite: it is written as the text "nan" or "-inf", which is read back as the number.
+Figure = Annotated[float, PlainSerializer(lambda value: _figures([value])[0], float | str, when_used="json")]
+Figures = Annotated[tuple[float, ...], PlainSerializer(_figures, list[float | str], when_used="json")]
 
 
 class StopReason(StrEnum):
@@ -62,7 +72,7 @@ class Segment:
     kind: Kind
     turn: int
     ids: tuple[int, ...] = ()
-    logprobs: tuple[float, ...] = ()
+    logprobs: Figures = ()
     finish: str = ""
     trained: bool = True
     reasoning: str = ""
@@ -144,7 +154,7 @@ class Turn:
     index: int
     action: str
     observation: str
-    reward: float
+    reward: Figure
     refused: bool
     verdict: Verdict | None = None
     step: int | None = None
@@ -163,7 +173,7 @@ class Candidate:
     """
 
     plan: Plan | None
-    score: float | None = None
+    score: Figure | None = None
     chosen: bool = False
     conversations: list[Conversation] = field(default_factory=list)
     turns: int = 0
