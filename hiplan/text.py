@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 
 def printable(text: str) -> str:
     """Untrusted text as any file can hold it: lone surrogates become ``?``."""
@@ -14,6 +16,11 @@ def clean(text: str) -> str:
     So no escape sequence reaches a terminal.
     """
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def markdown(text: str) -> str:
+    """One line of text for a Markdown document or table: no HTML in it, and no end of a cell."""
+    return escape(clean(text), quote=False).replace("|", "&#124;")
 
 
 def shown(value: object, width: int = 60) -> str:

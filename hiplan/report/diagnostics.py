@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from hiplan.errors import UserError
 from hiplan.files import problem, write_text
 from hiplan.report.files import read_text
+from hiplan.text import markdown
 
 NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\])?|[-–]?")  # also with its interval; or nothing there
 
@@ -67,13 +68,14 @@ def read_diagnostics(run: Path) -> Diagnostics | None:
 def write_diagnostics(folder: Path, found: Diagnostics) -> str:
     """Write ``diagnostics.json`` and, for documents, ``table.md`` into the folder; returns the latter's text."""
     write_text(folder / "diagnostics.json", found.model_dump_json(indent=1) + "\n")
-    parts = [found.about]
+    parts = [markdown(found.about)]
     for section in found.sections:
         rule = ["---:" if numeric else "---" for numeric in section.numeric()]
         lines = [section.head, rule, *section.rows]
-        table = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
-        picture = [f"![{section.title}]({section.picture})"] if section.picture else []
-        parts += [f"### {section.title}", section.note, table, *picture]
+        table = "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
+        title = markdown(section.title)
+        picture = [f"![{title}]({section.picture})"] if section.picture else []
+        parts += [f"### {title}", markdown(section.note), table, *picture]
     text = "\n\n".join(parts) + "\n"
     write_text(folder / "table.md", text)
     return text

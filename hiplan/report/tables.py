@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from hiplan.text import clean
+from hiplan.text import clean, markdown
 
 Row = Mapping[str, Any]
 
@@ -88,8 +88,7 @@ def markdown_table(evals: Sequence[Row]) -> str:
     """The results as a Markdown table."""
     head, rows = table(evals)
     rule = ["---:" if number >= _labels(head) else "---" for number in range(len(head))]
-    lines = [head, rule, *([text.replace("|", "\\|") for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in (head, rule, *rows)) + "\n"
 
 
 def cell(row: Row | None) -> str:
