@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from hiplan.errors import ConfigError
@@ -58,8 +59,7 @@ class ChatCodec:
             *self._after_end,
         ]
         marks |= {i: added[i].content for i in (*delimiters, self.end_id) if i in added and added[i].content.strip()}
-        self._marks = sorted(marks.values(), key=len, reverse=True)
-        self._mark_ids = frozenset(marks)
+        self._mark_ids, self._longest = frozenset(marks), max(map(len, marks.values()))
         asked = set(self._to_assistant)
         self.thinks_first = bool(asked & self._opening) and not asked & self._closing  # the template opens the thought
         self.content = lru_cache(maxsize=65_536)(self._content)
@@ -164,14 +164,27 @@ class ChatCodec:
         return ids, own
 
     def _content(self, text: str) -> tuple[int, ...]:
-        """Tokens of untrusted text: never a special token, a tag or one of the template's, whatever the text says."""
-        ids = tuple(self._plain.encode(text, add_special_tokens=False).ids)
-        if self._mark_ids.isdisjoint(ids):
-            return ids
-        for token in self._marks:
-            if len(token) > 1 and (at := text.find(token)) >= 0:
-                return self._content(text[: at + 1]) + self._content(text[at + 1 :])
-        raise ConfigError(f"the text {text[:40]!r} cannot be encoded without a special token; use another tokenizer")
+        """Tokens of untrusted text: never a special token, a tag or one of the template's, whatever the text says.
+
+        Text that would become one is cut after its first character and encoded in parts. A single character that would
+        (one that a normalising tokenizer turns into a tag, or does not know) becomes a question mark, or nothing.
+        """
+        ids: list[int] = []
+        pieces = [text]
+        while pieces:
+            piece = pieces.pop()
+            found = self._plain.encode(piece, add_special_tokens=False)
+            if self._mark_ids.isdisjoint(found.ids):
+                ids += found.ids
+            elif len(piece) == 1:
+                pieces += ["?"] * (piece != "?")
+            else:
+                spans = [span for token, span in zip(found.ids, found.offsets, strict=True) if token in self._mark_ids]
+                inside = {start + 1 for start, _ in spans}
+                inside |= {(start + end) // 2 for start, end in spans if end - start > self._longest}  # unknown words
+                cuts = sorted({0, len(piece), *(min(max(cut, 1), len(piece) - 1) for cut in inside)})
+                pieces += [piece[start:end] for start, end in pairwise(cuts)][::-1]
+        return tuple(ids)
 
     def read(self, ids: Sequence[int]) -> Answer:
         """Sampled tokens as text; what a thinking model wrote up to its last closing mark is reasoning.
