@@ -26,6 +26,9 @@ _TAG = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 """Added tokens that look like this are kept out of contents even where a tokenizer does not call them special."""
 
 
+_LIKE_TAG = re.compile(r"<+/?[^<>\s]+>+|\[/?[^\[\]\s]+\]")
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a role wrote: ``text`` to be read, the ``reasoning`` before it, and how many tokens that took."""
@@ -38,11 +41,14 @@ class Answer:
 class ChatCodec:
     """Encodes prompts for one tokenizer with a chat template.
 
+    ``plain_delimiters``: also take a template that marks turns with plain text, which any observation can hold. Such
+    text in contents is then broken up by a space (``[ /INST]``); without this the template is refused.
+
     Raises ``ConfigError`` where the template's delimiters cannot be derived.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, plain_delimiters: bool = False) -> None:
+        self.tokenizer, self.plain_delimiters = tokenizer, plain_delimiters
         backend = tokenizer.backend_tokenizer
         self._plain = type(backend).from_str(backend.to_str())
         self._plain.encode_special_tokens = True
@@ -102,6 +108,16 @@ class ChatCodec:
         self._open_user = self._delimiter(alone)
         self._to_assistant = self._delimiter(asked)
         self._after_end = self._delimiter(second.lstrip()[len(ends[0]) :])
+        if not asked.strip():
+            raise ConfigError("the chat template puts nothing between a task and its answer; use one that marks turns")
+        words = _plain_words(added, asked, system, to_user, alone, second)
+        if words and not self.plain_delimiters:
+            raise ConfigError(
+                f"the chat template marks turns with the plain text {words[0]!r}, which any observation can hold; "
+                "use a template whose marks are special tokens, or set plain_delimiters to break such text up"
+            )
+        words += [said for word in words if (said := self._said(self._delimiter(word)).strip())]  # as it is read
+        self._words = re.compile("|".join(map(re.escape, dict.fromkeys(words)))) if words else None
 
     def _between(self, turns: list[tuple[str, str]], ask: bool) -> list[str]:
         """What the template writes before, between and after contents. Raises ``ConfigError`` where it loses one."""
@@ -164,7 +180,23 @@ class ChatCodec:
         return ids, own
 
     def _content(self, text: str) -> tuple[int, ...]:
-        """Tokens of untrusted text: never a special token, a tag or one of the template's, whatever the text says.
+        """Tokens of untrusted text, from which neither a special token nor a plain delimiter can be read."""
+        ids = self._without_marks(text)
+        if self._words is None:
+            return ids
+        for change in (_spaced, _marred, _marred):  # a tokenizer may drop the space; what is left may hold another
+            said = self._said(ids)
+            if not self._words.search(said):
+                return ids
+            ids = self._without_marks(self._words.sub(change, said))
+        return self._without_marks("?") if self._words.search(self._said(ids)) else ids
+
+    def _said(self, ids: Sequence[int]) -> str:
+        """What a model reads in these tokens."""
+        return str(self._plain.decode(list(ids), skip_special_tokens=False))
+
+    def _without_marks(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text: never a special token, a tag or one of the template's, whatever the text says.
 
         Text that would become one is cut after its first character and encoded in parts. A single character that would
         (one that a normalising tokenizer turns into a tag, or does not know) becomes a question mark, or nothing.
@@ -202,3 +234,25 @@ class ChatCodec:
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode([i for i in ids if i not in self._mark_ids], skip_special_tokens=True))
+
+
+def _spaced(found: re.Match[str]) -> str:
+    return f"{found[0][0]} {found[0][1:]}"
+
+
+def _marred(found: re.Match[str]) -> str:
+    return f"?{found[0][1:]}"
+
+
+def _plain_words(added: Sequence[str], asked: str, *others: str) -> list[str]:
+    """What of a template's delimiters any text can hold; ``asked``: the one that makes what follows an answer.
+
+    A delimiter with an added token in it cannot come out of text, but what looks like a tag in it is taken for one.
+    """
+    tokens = "|".join(re.escape(token) for token in added if token.strip())
+    words = [] if re.search(tokens, asked) else [asked.strip()]
+    for text in (asked, *others):
+        parts = re.split(tokens, text)
+        words += [text.strip()] if len(parts) == 1 and text.strip() else []
+        words += [word for part in parts for word in _LIKE_TAG.findall(part)]
+    return list(dict.fromkeys(words))

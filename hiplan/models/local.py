@@ -46,12 +46,13 @@ class Usage:
 class Side:
     """What a role needs besides weights: tokenizer, chat template, window, and the shape of its caches.
 
-    ``window``: the most tokens of a conversation. Raises ``ConfigError`` for a chat template whose delimiters cannot be
-    derived, for layers that keep other states than keys and values, and where nothing says how long a window is.
+    ``window``: the most tokens of a conversation. ``plain_delimiters``: see ``ChatCodec``. Raises ``ConfigError`` for a
+    chat template whose delimiters cannot be derived or are plain text, for layers that keep other states than keys and
+    values, and where nothing says how long a window is.
     """
 
-    def __init__(self, tokenizer: Any, config: Any, window: int | None = None) -> None:
-        self.tokenizer, self.codec = tokenizer, ChatCodec(tokenizer)
+    def __init__(self, tokenizer: Any, config: Any, window: int | None = None, plain_delimiters: bool = False) -> None:
+        self.tokenizer, self.codec = tokenizer, ChatCodec(tokenizer, plain_delimiters)
         text: Any = config.get_text_config()
         known: int | None = getattr(text, "max_position_embeddings", None)
         if known is None and window is None:
@@ -108,12 +109,14 @@ class LocalModel:
         dtype: DType = "auto",
         window: int | None = None,
         keep_reasoning: bool = True,
+        plain_delimiters: bool = False,
     ) -> LocalModel:
         """Load a base model by the name of a shipped asset or a folder, with fresh or saved adapters.
 
         ``prompts``: what the roles are asked and how their answers are read, instead of the style each was made for.
         ``dtype``: ``auto`` takes what the folder says, or float32 where whole models are trained. ``window``: the most
-        tokens of a conversation, if fewer than the model's.
+        tokens of a conversation, if fewer than the model's. ``plain_delimiters``: take a chat template that marks turns
+        with plain text, too (see ``ChatCodec``).
         Raises ``ConfigError`` where there is no such model.
         """
         config = weights or WeightsConfig()
@@ -123,12 +126,13 @@ class LocalModel:
         if adapters is not None:
             roles.load(adapters)
         sides: dict[Role, Side] = {
-            "planner": Side(planner.tokenizer, planner.model.config, window),
-            "executor": Side(executor.tokenizer, executor.model.config, window),
+            "planner": Side(planner.tokenizer, planner.model.config, window, plain_delimiters),
+            "executor": Side(executor.tokenizer, executor.model.config, window, plain_delimiters),
         }
         model = LocalModel(roles, sides, prompts or planner.prompts.with_executor_of(executor.prompts))
         model.keep_reasoning = keep_reasoning
         model.loaded_with = {"dtype": dtype, "window": window, "keep_reasoning": keep_reasoning}
+        model.loaded_with |= {"plain_delimiters": True} if plain_delimiters else {}  # older stages do not say
         return model
 
     def to(self, device: torch.device) -> LocalModel:

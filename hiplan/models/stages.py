@@ -26,6 +26,7 @@ class LoadedWith(BaseModel):
     dtype: DType = "auto"
     window: int | None = None
     keep_reasoning: bool = True
+    plain_delimiters: bool = False
 
 
 class StageFile(BaseModel):
