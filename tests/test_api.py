@@ -15,6 +15,7 @@ from hiplan import Agent, ApiModel, Decoding, Endpoint, Task
 from hiplan.errors import ConfigError, EndpointError
 from hiplan.model import Request
 from hiplan.models.api import Reply, Usage, chat_messages
+from hiplan.prompts import FULL
 from hiplan.trace import Conversation
 
 pytest.importorskip("openai")
@@ -277,7 +278,7 @@ def test_an_agent_plays_on_an_endpoint() -> None:
         episode = Agent(ApiModel(Endpoint(server.url, "m"))).run(task)
     assert episode.plan is not None and [s.description for s in episode.plan.steps] == ["find the thing"]
     assert {turn.action for turn in episode.turns} == {"look"}
-    assert server.bodies[0]["messages"][1]["content"] == f"The task:\n{episode.observation}\n\nWrite the plan."
+    assert server.bodies[0]["messages"][1]["content"] == FULL.plan(episode)
 
 
 DOCS = Path(__file__).parents[1] / "docs" / "judges.md"
