@@ -21,6 +21,7 @@ import typer
 
 from experiments.run import one_line
 from hiplan.errors import ConfigError
+from hiplan.text import clean
 from hiplan.training.folder import LOCK
 
 TIMES = ("times.jsonl", "times.json", "report.html", "log.txt")  # hold wall times, or are made of files that do
@@ -54,7 +55,7 @@ def kill_check(
     if start(begin, copy).wait():
         raise ConfigError(f"the last part failed; see {copy}.log")
     different = sorted(name for name in files(run) | files(copy) if not same(run / name, copy / name))
-    print(f"{len(files(run))} files compared; different: {', '.join(different) or 'none'}")
+    print(f"{len(files(run))} files compared; different: {clean(', '.join(different)) or 'none'}")
     raise typer.Exit(bool(different))
 
 

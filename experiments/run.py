@@ -17,16 +17,16 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python experiments/run.py` finds experiments
 
 import typer
-from rich.console import Console
 
 from hiplan.errors import ConfigError, UserError
+from hiplan.report.terminal import Terminal
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=False, rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # typer's own tracebacks show local variables, keys among them
     pretty_exceptions_show_locals=False,
 )  # fmt: skip
-console = Console()
+console = Terminal()
 HELP = """Train a planner-executor agent by PilotRL's three stages and watch it improve.
 
 With no arguments: measures the untrained agent with plans and without, trains executor, planner and both,
@@ -325,7 +325,7 @@ def one_line(run: Callable[[], Any]) -> int:
     except SystemExit as ended:  # typer's own end
         return int(ended.code or 0)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        Terminal(stderr=True).error(error)
         return 2
     return 0
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from hiplan.errors import ConfigError, EndpointError
 from hiplan.model import Completion, Request
 from hiplan.prompts import FULL, Prompts
+from hiplan.text import clean
 from hiplan.trace import Conversation
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ class _Answer(BaseModel):
 
 def _discreet(text: str, key: str) -> str:
     """A foreign message in one short line, without the key and without the password of a proxy's address."""
-    said = " ".join(text.split())
+    said = clean(" ".join(text.split()))
     said = said if key == _NO_KEY else said.replace(key, "***")
     return re.sub(r"//[^/@\s]*@", "//***@", said)[:300]
 

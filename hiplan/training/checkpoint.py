@@ -22,6 +22,7 @@ from hiplan.errors import CheckpointError
 from hiplan.files import flush, read_object, saving
 from hiplan.files import write_text as write_text  # imported from here as well
 from hiplan.models.weights import read_tensors, save_tensors
+from hiplan.text import clean
 
 _log = logging.getLogger(__name__)
 _SUM = "sha256"
@@ -77,7 +78,7 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] 
             damage = damage or error
             continue
         if damage:
-            _log.warning("%s; the run resumes from the one before, %r", damage, str(path))
+            _log.warning("%s; the run resumes from the one before, %r", clean(str(damage)), str(path))
         return path, tensors, state
     if damage:
         raise CheckpointError(
