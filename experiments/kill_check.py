@@ -21,9 +21,11 @@ import typer
 
 from hiplan.cli.app import run as one_line
 from hiplan.errors import ConfigError
+from hiplan.text import clean
+from hiplan.training.folder import LOCK
 
 TIMES = ("times.jsonl", "times.json", "report.html", "log.txt")  # hold wall times, or are made of files that do
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, pretty_exceptions_show_locals=False)
 
 
 @app.command(help=__doc__)
@@ -53,7 +55,7 @@ def kill_check(
     if start(begin, copy).wait():
         raise ConfigError(f"the last part failed; see {copy}.log")
     different = sorted(name for name in files(run) | files(copy) if not same(run / name, copy / name))
-    print(f"{len(files(run))} files compared; different: {', '.join(different) or 'none'}")
+    print(f"{len(files(run))} files compared; different: {clean(', '.join(different)) or 'none'}")
     raise typer.Exit(bool(different))
 
 
@@ -72,7 +74,7 @@ def rows(folder: Path) -> int:
 
 def files(folder: Path) -> set[str]:
     found = (str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    return {name for name in found if name not in TIMES}
+    return {name for name in found if name not in (*TIMES, LOCK)}
 
 
 def same(a: Path, b: Path) -> bool:

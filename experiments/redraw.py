@@ -25,7 +25,7 @@ from experiments import comparison
 from experiments.studies import SEARCH_SEED, STUDIES
 from hiplan.cli.app import run as one_line
 from hiplan.errors import ConfigError
-from hiplan.report.diagnostics import Diagnostics, Section, markdown, read_diagnostics, write_diagnostics
+from hiplan.report.diagnostics import Diagnostics, Section, markdown_table, read_diagnostics, write_diagnostics
 from hiplan.runs.cells import read_kept
 from hiplan.runs.tables import BEFORE, cross_section, deviation_section, policy_sections, reliance_sections
 
@@ -111,7 +111,7 @@ def fill(text: str, kept: Path) -> str:
         sections = {section.title: section for section in found.sections} if found else {}
         if title not in sections:
             raise ConfigError(f"the study {name!r} has no table {title!r}; expected one of {', '.join(sections)}")
-        return f"{start}\n{markdown(sections[title])}\n\n{end}"
+        return f"{start}\n{markdown_table(sections[title])}\n\n{end}"
 
     return SHOWN.sub(table, text)
 

@@ -14,6 +14,7 @@ from hiplan.cli import train as job
 from hiplan.cli.app import leave, run
 from hiplan.cli.train import Config, DryRun, Env, Match, Model, Out, PanelSeed, Resume, Seed, Set, ShowConfig, Weights
 from hiplan.errors import ConfigError
+from hiplan.report.terminal import Terminal
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 HELP = f"""{job.train.__doc__}
@@ -60,8 +61,6 @@ def ablate(
     set: Set = None,
 ) -> None:
     """Run a study over seeds: arms that differ in a few settings. Finished cells are kept and skipped."""
-    from rich.console import Console
-
     from experiments.ablate import Ablation
     from experiments.comparison import report
     from experiments.studies import SEARCH_SEED, STUDIES
@@ -75,7 +74,7 @@ def ablate(
     if SEARCH_SEED in numbers:
         raise ConfigError(f"seed {SEARCH_SEED} is the one learning rates are chosen with; take others for --seeds")
     folder, summaries = out or Path("runs") / study, kept or Path("docs/studies") / study
-    console = Console()
+    console = Terminal()
     cells, chosen = Ablation(STUDIES[study], summaries, folder, parallel, set or [], console).all(numbers)
     command = f"python experiments/run.py ablate {study} --seeds {seeds}"
     text = report(STUDIES[study], cells, chosen, numbers, summaries, command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from hiplan.coordination import Limits, Matcher, ReplanPolicy
 from hiplan.coordination.matching import MATCHERS
 from hiplan.coordination.replan import REPLAN_POLICIES
 from hiplan.env import EnvFactory
-from hiplan.errors import CheckpointError, ConfigError
+from hiplan.errors import ConfigError
 from hiplan.model import Decoding
 from hiplan.named import name_of, named
 from hiplan.sampler import Sampler
@@ -88,11 +87,9 @@ def load_agent(
 
 def stage_facts(stage: Path) -> dict[str, Any]:
     """What a stage folder says of its training. Raises ``CheckpointError`` where it is none."""
-    try:
-        about = json.loads((stage / "stage.json").read_text(encoding="utf-8"))["about"]
-        return dict(about)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(stage)!r} is not a stage folder ({type(error).__name__})") from None
+    from hiplan.models.stages import read_stage  # needs torch
+
+    return read_stage(stage).about
 
 
 def played_by(sampler: Sampler) -> dict[str, Any]:

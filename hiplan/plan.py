@@ -9,18 +9,24 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from hiplan.text import printable
 
 ALSO = ". Also: "  # between a plan's first problem and the others
+NAMED = 5  # problems of a plan, in one message
 MAX_STEPS = 1000
 MAX_STEP_CHARS = 500
 
 StepId = Annotated[int, Field(ge=1, le=999_999)]
+Words = Annotated[str, BeforeValidator(lambda value: printable(value) if isinstance(value, str) else value)]
+"""Text by a model or a person, which a file can hold."""
 
 
 class StepStatus(StrEnum):
@@ -69,7 +75,7 @@ class PlanStep(BaseModel):
     @field_validator("description", mode="before")
     @classmethod
     def _one_line(cls, value: object) -> object:
-        return " ".join(value.split()) if isinstance(value, str) else value
+        return printable(" ".join(value.split())) if isinstance(value, str) else value
 
 
 class Plan(BaseModel):
@@ -78,22 +84,23 @@ class Plan(BaseModel):
     ``steps`` stand in the order the planner wants them done. ``revision`` counts from 0 (the first
     plan of an episode). ``rationale`` is what the planner wrote before its first step.
 
-    Raises ``ValueError`` (pydantic's) that names up to five ``problems``: duplicate ids, a dependency on an unknown
-    step, a cycle.
+    Raises ``ValueError`` (pydantic's) that names up to ``NAMED`` ``problems``: duplicate ids, a dependency on an
+    unknown step, a cycle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: tuple[PlanStep, ...] = Field(min_length=1, max_length=MAX_STEPS)
-    goal: str = ""
-    rationale: str = ""
+    goal: Words = ""
+    rationale: Words = ""
     revision: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
-        first, *others = problems(self.steps) or [""]
-        if first:
-            more = "; ".join(others[:4]) + "; ..." * (len(others) > 4)
+        found = list(islice(_problems(self.steps), NAMED + 1))
+        if found:
+            first, *others = found[:NAMED]
+            more = "; ".join(others) + "; ..." * (len(found) > NAMED)
             raise ValueError(f"{first}{ALSO}{more}" if others else first)
         return self
 
@@ -111,7 +118,7 @@ class PlanRevision(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan | None
-    reason: str = ""
+    reason: Words = ""
 
 
 @dataclass(frozen=True)
@@ -201,32 +208,62 @@ def problems(steps: Sequence[PlanStep]) -> list[str]:
 
     Numbers used twice, unknown ones, circles, and steps that can never begin because of those.
     """
-    import networkx as nx  # takes a tenth of a second to import
+    return list(_problems(steps))
 
-    found: list[str] = []
+
+def _problems(steps: Sequence[PlanStep]) -> Iterator[str]:
+    """One at a time, because a text can hold very many and few are shown; each in time linear in the plan."""
     counts = Counter(step.id for step in steps)
-    twice = sorted(i for i, n in counts.items() if n > 1)
-    found += [f"step number {i} is used twice; give every step a number of its own" for i in twice]
-    if not any(step.after for step in steps):
-        return found
-    graph: nx.DiGraph[int] = nx.DiGraph()
-    graph.add_nodes_from(counts)
+    for i in sorted(i for i, n in counts.items() if n > 1):
+        yield f"step number {i} is used twice; give every step a number of its own"
+    after: dict[int, dict[int, None]] = {i: {} for i in counts}
+    before: dict[int, list[int]] = {i: [] for i in counts}
     hopeless: set[int] = set()
     for step in steps:
         for other in step.after:
             if other in counts:
-                graph.add_edge(step.id, other)
+                after[step.id][other] = None
+                before[other].append(step.id)
             else:
-                found.append(f"step {step.id} comes after step {other}, but there is no step {other}")
+                yield f"step {step.id} comes after step {other}, but there is no step {other}"
                 hopeless.add(step.id)
-    acyclic = graph.copy()
-    while not nx.is_directed_acyclic_graph(acyclic):  # find_cycle alone takes minutes where there is none to find
-        circle = [i for i, _ in nx.find_cycle(acyclic)]
+    for circle in _circles(after):
         chain = " after ".join(map(str, [*circle, circle[0]]))
-        found.append(f"the steps wait for each other in a circle: {chain}")
+        yield f"the steps wait for each other in a circle: {chain}"
         hopeless |= set(circle)
-        acyclic.remove_nodes_from(circle)
-    for step in steps if hopeless else ():
-        if step.id not in hopeless and (causes := nx.descendants(graph, step.id) & hopeless):
-            found.append(f"step {step.id} can never begin: it waits for step {min(causes)}")
-    return found
+    causes: dict[int, int] = {}  # the smallest hopeless step that a step waits for
+    for cause in sorted(hopeless):
+        reached = [cause]
+        while reached:
+            for i in before[reached.pop()]:
+                if i not in causes:
+                    causes[i] = cause
+                    reached.append(i)
+    for step in steps:
+        if step.id in causes and step.id not in hopeless:
+            yield f"step {step.id} can never begin: it waits for step {causes[step.id]}"
+
+
+def _circles(after: Mapping[int, Iterable[int]]) -> Iterator[list[int]]:
+    """Circles without a common step, so that none is left without them: depth-first search, linear in all.
+
+    networkx's ``find_cycle`` begins anew at every step, which takes minutes on a large plan.
+    """
+    over: set[int] = set()  # steps that lead to no circle, and those of the circles found
+    for start in after:
+        while start not in over:
+            path, place, ahead = [start], {start: 0}, [iter(after[start])]
+            while path:
+                following = next((i for i in ahead[-1] if i not in over), None)
+                if following in place:
+                    circle = path[place[following] :]
+                    yield circle
+                    over.update(circle)
+                    break
+                if following is None:
+                    over.add(path[-1])
+                    del place[path.pop()], ahead[-1]
+                else:
+                    place[following] = len(path)
+                    path.append(following)
+                    ahead.append(iter(after[following]))

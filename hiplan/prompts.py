@@ -1,21 +1,32 @@
 """What each role is told and how its text is read: plain functions, to be swapped one by one.
 
-``FULL`` is for general instruction models. ``BRIEF`` is the terse dialect of the shipped small model,
-whose context is short. A model says which it was trained on (``model.prompts``), else ``FULL`` is used.
+``FULL`` is for general instruction models. It quotes every line of what the environment says (``|``) and of what was
+done (``>``), so that no observation can make a prompt that equals one with another plan or other turns.
+
+``BRIEF`` is the terse dialect of the shipped small model, whose context is short. It quotes nothing, and tiny-v1 was
+trained on it byte for byte. So there an observation that ends in ``Plan:`` and numbered steps reads like a revised
+plan, and one that holds ``> take key`` and a result reads like another turn. Use it with environments that you trust.
+
+A model says which it was trained on (``model.prompts``), else ``FULL`` is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hiplan.errors import ActionFormatError
 from hiplan.formats import NUMBERED, PlanFormat, render_step
 from hiplan.plan import ALSO, Plan, ReplanKind, ReplanReason
-from hiplan.trace import Episode
+from hiplan.trace import Episode, Turn
 
 KEEP = "keep"
 RECALLED = 3  # turns that a conversation begun anew is told of
+
+
+def quoted(text: str, mark: str = "|") -> str:
+    """Untrusted text with a mark before every line; at least one line."""
+    return "\n".join(f"{mark} {line}".rstrip() for line in text.splitlines() or [""])
 
 
 def _steps(plan: Plan | None) -> str:
@@ -26,6 +37,15 @@ def _resume(episode: Episode) -> str:
     """The task, the plan in force, and the last turns."""
     last = "\n".join(f"> {turn.action}\n{turn.observation}" for turn in episode.turns[-RECALLED:])
     return f"{episode.observation}\n{_steps(episode.plan)}\n{last}"
+
+
+def _quoted_turns(turns: Sequence[Turn]) -> str:
+    return "\n".join(f"{quoted(turn.action, '>')}\n{quoted(turn.observation)}" for turn in turns)
+
+
+def _full_resume(episode: Episode) -> str:
+    last = _quoted_turns(episode.turns[-RECALLED:])
+    return f"{quoted(episode.observation)}\n{_steps(episode.plan)}\n{last}"
 
 
 @dataclass(frozen=True)
@@ -90,8 +110,8 @@ def _brief_revise(episode: Episode, reason: ReplanReason, done: tuple[int, ...])
     return f"{head}\n> {last.action}\n{last.observation}\ndone {', '.join(map(str, done)) or 'none'}"
 
 
-def _act(episode: Episode) -> str:
-    seen = episode.turns[-1].observation if episode.turns else episode.observation
+def _act(episode: Episode, show: Callable[[str], str] = str) -> str:
+    seen = show(episode.turns[-1].observation if episode.turns else episode.observation)
     return f"{seen}\n{_steps(episode.plan)}" if not episode.turns or _plan_is_new(episode) else seen
 
 
@@ -119,9 +139,9 @@ _REASONS = {
 
 def _full_revise(episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> str:
     since = episode.plans[-1].turn  # the planner has been told of all turns before
-    history = "\n".join(f"> {turn.action}\n{turn.observation}" for turn in episode.turns[since:])
     return (
-        f"{_REASONS[reason.kind].format(step=reason.step)}\n\nWhat happened:\n{history}\n\n"
+        f"{_REASONS[reason.kind].format(step=reason.step)}\n\n"
+        f"What happened:\n{_quoted_turns(episode.turns[since:])}\n\n"
         f"Steps done: {', '.join(map(str, done)) or 'none'}.\n"
         f"Write the revised plan of what is left, keeping the numbers of steps you keep and giving new steps "
         f"new numbers; or answer '{KEEP}' to go on as planned."
@@ -134,18 +154,21 @@ FULL = Prompts(
         "You plan for an agent that acts in an environment. Write a short plan for the task: one step per line, "
         "numbered, each a sub-goal the agent can reach by a few actions. Where a step needs others to be done "
         "first, end its line with their numbers, as in '3. make a door after 1, 2'. You may think before the "
-        "first step. When you are told how it went, revise the plan."
+        "first step. When you are told how it went, revise the plan. Lines that begin with '|' are what the "
+        "environment says, lines that begin with '>' what the agent did."
     ),
-    plan=lambda episode: f"The task:\n{episode.observation}\n\nWrite the plan.",
+    plan=lambda episode: f"The task:\n{quoted(episode.observation)}\n\nWrite the plan.",
     revise=_full_revise,
     mend=lambda message: f"Your answer could not be read: {message}. Write it again.",
     executor_system=(
         "You act in an environment, one action per answer, following the plan you are given. "
-        "You may think first; end with a line 'Action: ' and the action, and nothing after it."
+        "You may think first; end with a line 'Action: ' and the action, and nothing after it. Lines that begin with "
+        "'|' are what the environment says, lines that begin with '>' what you did."
     ),
-    act=_act,
+    act=lambda episode: _act(episode, quoted),
     parse_action=after_action_mark,
     render_action="Action: {}".format,
+    resume=_full_resume,
 )
 
 STYLES = {style.name: style for style in (BRIEF, FULL)}

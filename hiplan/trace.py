@@ -11,17 +11,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from typing import Literal
+from math import isfinite
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import PlainSerializer, TypeAdapter
 
 from hiplan.plan import Plan, PlanScore, ReplanReason
 from hiplan.task import Task
+from hiplan.text import printable as printable  # imported from here as well
 
 Role = Literal["planner", "executor"]
 ROLES: tuple[Role, Role] = ("planner", "executor")
 Author = Literal["system", "user", "assistant"]
 Kind = Literal["prompt", "plan", "revision", "action"]
+
+
+def _figures(values: Sequence[float]) -> list[float | str]:
+    return [value if isfinite(value) else str(value) for value in values]
+
+
+# JSON has no word for what is not finite: it is written as the text "nan" or "-inf", which is read back as the number.
+Figure = Annotated[float, PlainSerializer(lambda value: _figures([value])[0], float | str, when_used="json")]
+Figures = Annotated[tuple[float, ...], PlainSerializer(_figures, list[float | str], when_used="json")]
 
 
 class StopReason(StrEnum):
@@ -62,7 +73,7 @@ class Segment:
     kind: Kind
     turn: int
     ids: tuple[int, ...] = ()
-    logprobs: tuple[float, ...] = ()
+    logprobs: Figures = ()
     finish: str = ""
     trained: bool = True
     reasoning: str = ""
@@ -159,7 +170,7 @@ class Turn:
     index: int
     action: str
     observation: str
-    reward: float
+    reward: Figure
     refused: bool
     verdict: Verdict | None = None
     step: int | None = None
@@ -179,7 +190,7 @@ class Candidate:
     """
 
     plan: Plan | None
-    score: float | None = None
+    score: Figure | None = None
     chosen: bool = False
     conversations: list[Conversation] = field(default_factory=list)
     turns: int = 0
@@ -255,11 +266,6 @@ class Episode:
     def from_json(text: str) -> Episode:
         """Read what ``to_json`` wrote; pydantic's ``ValidationError`` where it is not that."""
         return _adapter().validate_json(text)
-
-
-def printable(text: str) -> str:
-    """Untrusted text as any file can hold it: lone surrogates become ``?``."""
-    return text.encode("utf-8", "replace").decode()
 
 
 @cache

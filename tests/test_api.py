@@ -15,6 +15,7 @@ from hiplan import Agent, ApiModel, Decoding, Endpoint, Task
 from hiplan.errors import ConfigError, EndpointError
 from hiplan.model import Request
 from hiplan.models.api import Reply, Usage, chat_messages
+from hiplan.prompts import FULL
 from hiplan.trace import Conversation
 
 pytest.importorskip("openai")
@@ -152,7 +153,7 @@ def test_without_key_env_no_key_of_the_user_is_sent(monkeypatch: pytest.MonkeyPa
         ({"key_env": "UNSET_KEY"}, "'UNSET_KEY' is empty; put the key of 'http://localhost:1/v1' there"),
         ({"key_env": "ODD_KEY"}, "'ODD_KEY' holds is no key"),
         ({"concurrency": 0}, "a concurrency of at least 1"),
-        ({"timeout": 0.0}, "a timeout above 0"),
+        ({"timeout": 0.0}, "a timeout in seconds above 0"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +278,7 @@ def test_an_agent_plays_on_an_endpoint() -> None:
         episode = Agent(ApiModel(Endpoint(server.url, "m"))).run(task)
     assert episode.plan is not None and [s.description for s in episode.plan.steps] == ["find the thing"]
     assert {turn.action for turn in episode.turns} == {"look"}
-    assert server.bodies[0]["messages"][1]["content"] == f"The task:\n{episode.observation}\n\nWrite the plan."
+    assert server.bodies[0]["messages"][1]["content"] == FULL.plan(episode)
 
 
 DOCS = Path(__file__).parents[1] / "docs" / "judges.md"

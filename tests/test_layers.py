@@ -10,8 +10,8 @@ import pytest
 import hiplan
 
 LAYERS = [
-    "errors",
-    "named",
+    "errors text",
+    "files named",
     "plan task",
     "formats trace",
     "env prompts",

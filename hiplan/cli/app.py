@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from hiplan.cli import look, measure, plans, stages, train
 from hiplan.errors import UserError
+from hiplan.report.terminal import Terminal
 
 HELP = """Train and run planner-executor language-model agents.
 
@@ -24,8 +24,9 @@ HELP = """Train and run planner-executor language-model agents.
 """
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=HELP
-)
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=HELP,
+    pretty_exceptions_enable=False, pretty_exceptions_show_locals=False,  # typer's tracebacks show locals, keys too
+)  # fmt: skip
 app.command()(train.train)
 app.command()(measure.evaluate)
 app.command()(measure.play)
@@ -54,7 +55,7 @@ def run(command: Callable[[], Any]) -> int:
     except SystemExit as ended:  # typer's own end
         return int(ended.code or 0)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        Terminal(stderr=True).error(error)
         return 2
     return 0
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from hiplan.errors import ConfigError
 from hiplan.report.files import read_episodes
 from hiplan.report.html import write_report
 from hiplan.report.overview import overview
+from hiplan.report.terminal import Terminal
 from hiplan.report.transcript import print_transcript
+from hiplan.text import clean
 from hiplan.trace import Episode, Verdict
 
 
@@ -54,7 +55,7 @@ def inspect(
       drift               longest run of actions off plan
       stability           edits per revision: steps added, dropped, changed
     """
-    console = Console()
+    console = Terminal()
     episodes = choose(source, index, verdict)
     if index is None and len(episodes) > 1:
         console.print(overview(episodes))
@@ -68,7 +69,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write the run's report.html anew."""
     if not run.is_dir():
         raise ConfigError(f"no run folder at {str(run)!r}")
-    typer.echo(write_report(run))
+    typer.echo(clean(str(write_report(run))))
 
 
 def choose(source: Path, index: int | None = None, verdict: Verdict | None = None) -> dict[int, Episode]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from hiplan.cli.train import PanelSeed
 from hiplan.errors import ConfigError
+from hiplan.report.terminal import Terminal
 
 Stage = Annotated[
     Path, typer.Argument(metavar="STAGE", help="A stage folder such as RUN/stages/joint, or a model's folder as it is.")
@@ -37,7 +37,7 @@ def evaluate(
     """
     from hiplan.runs.measure import measure
 
-    measure(stage, panel_seed, panel, tasks, decoding, env, threads, Console())
+    measure(stage, panel_seed, panel, tasks, decoding, env, threads, Terminal())
 
 
 def play(
@@ -53,7 +53,7 @@ def play(
     """Play one task of a panel and print the transcript."""
     from hiplan.runs.measure import play_one
 
-    play_one(stage, panel, index, env, seed, temperature, Console())
+    play_one(stage, panel, index, env, seed, temperature, Terminal())
 
 
 def diagnose(
@@ -87,7 +87,7 @@ def diagnose(
     folder = out or Path("runs") / f"diagnose-{study}"
     command = f"hiplan diagnose {' '.join(map(str, runs))} --study {study} --panels {panels}"
     command += ("" if tasks is None else f" --tasks {tasks}") + f" --stage {stage} --decoding {decoding}"
-    console = Console()
+    console = Terminal()
     measured = studies.diagnose if study == "plans" else studies.policies
     text = measured(runs, stage, panels.split(","), tasks, decoding, folder, parallel, console, command)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

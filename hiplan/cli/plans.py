@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from hiplan.cli.train import Set, ShowConfig
+from hiplan.report.terminal import Terminal
 
 
 def plans(
@@ -43,7 +43,7 @@ def plans(
     if show_config:
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return
-    console = Console()
+    console = Terminal()
     try:
         plan_data(settings, out, console)
     except KeyboardInterrupt:

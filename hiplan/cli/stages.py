@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from hiplan.report.terminal import Terminal
 
 Stage = Annotated[Path, typer.Argument(metavar="STAGE", help="A stage folder such as RUN/stages/joint.")]
 
@@ -21,7 +22,7 @@ def export(
     from hiplan.runs.export import export_role
 
     export_role(stage, role, out, merged)
-    Console().print(f"{role} of {stage}: {out}", markup=False, highlight=False)
+    Terminal().print(f"{role} of {stage}: {out}", markup=False, highlight=False)
 
 
 def convert(
@@ -34,4 +35,4 @@ def convert(
     from hiplan.runs.export import convert_stage
 
     convert_stage(stage, to, out, keep)
-    Console().print(f"{stage} with {to} weights: {out}", markup=False, highlight=False)
+    Terminal().print(f"{stage} with {to} weights: {out}", markup=False, highlight=False)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from hiplan.errors import ConfigError
+from hiplan.report.terminal import Terminal
 
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings; what it leaves out has defaults.")]
 Model = Annotated[str | None, typer.Option(help="Shipped model (tiny-v1) or a folder with a Hugging Face model.")]
@@ -70,7 +70,7 @@ def train(
             steps = (row["env_steps"] for row in read_metrics(match) if row["kind"] == "train")
             settings = matched(settings, max(steps, default=0))
         folder = out or Path("runs") / f"{settings.env.rpartition(':')[2]}-{settings.weights.mode}-{settings.seed}"
-    console = Console()
+    console = Terminal()
     if show_config:
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return

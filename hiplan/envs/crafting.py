@@ -10,7 +10,6 @@ where ``kinds`` says which items meet a generic ingredient.
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections import Counter
@@ -20,8 +19,9 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiplan.errors import TaskError
-from hiplan.plan import Plan, PlanStep, StepStatus
+from hiplan.plan import MAX_STEPS, Plan, PlanStep, StepStatus
 from hiplan.task import StepResult, Task
+from hiplan.text import shorten
 
 ITEMS = (
     "arrow axe bag barrel beam bell belt board boat bolt book boot bow bowl box brick broom brush bucket candle "
@@ -81,6 +81,8 @@ class Crafting:
         self._ever: Counter[str] = Counter()
         self._not_found: set[str] = set()
         self._done = False
+        if len(needed := self._totals(self.goal, include_held=False)) > MAX_STEPS:
+            raise TaskError(f"{self.goal!r} needs {len(needed)} recipes, but a plan has at most {MAX_STEPS} steps")
         return "\n".join(["Recipes:", *lines, f"Goal: craft {self.goal}."])
 
     def step(self, action: str) -> StepResult:
@@ -234,23 +236,19 @@ class Crafting:
     def _totals(self, goal: str, include_held: bool) -> dict[str, int]:
         """How often each recipe must run for the goal, in an order in which it can (post-order)."""
         demand: Counter[str] = Counter({goal: 1})
-        order: list[str] = []
-        seen: set[str] = set()
-
-        def visit(item: str) -> None:
-            item = self._concrete(item)
-            if item in seen or item not in self.recipes:
-                return
-            seen.add(item)
-            for need, _ in self.recipes[item].needs:
-                visit(need)
-            order.append(item)
-
-        visit(goal)
+        order: dict[str, None] = {}
+        stack = [(self._concrete(goal), False)]  # not recursive: a chain of recipes may be long
+        while stack:
+            item, needs_done = stack.pop()
+            if needs_done:
+                order[item] = None
+            elif item in self.recipes and item not in order:
+                stack.append((item, True))
+                stack += [(self._concrete(need), False) for need, _ in reversed(self.recipes[item].needs)]
         times: dict[str, int] = {}
         for item in reversed(order):
             missing = demand[item] - (self.held[item] if include_held else 0)
-            times[item] = max(0, math.ceil(missing / self.recipes[item].makes))
+            times[item] = max(0, -(-missing // self.recipes[item].makes))  # rounded up
             for need, count in self.recipes[item].needs:
                 demand[self._concrete(need)] += count * times[item]
         return {item: times[item] for item in order if times[item] > 0}
@@ -372,4 +370,4 @@ def _refuse_circles(recipes: dict[str, Recipe], kinds: dict[str, tuple[str, ...]
     )
     if not nx.is_directed_acyclic_graph(graph):
         circle = " -> ".join(edge[0] for edge in nx.find_cycle(graph))
-        raise TaskError(f"the recipes need each other in a circle: {circle}")
+        raise TaskError(f"the recipes need each other in a circle: {shorten(circle, 200)}")

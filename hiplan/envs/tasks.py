@@ -25,6 +25,7 @@ from hiplan.env import EnvFactory, Environment
 from hiplan.envs.crafting import Crafting
 from hiplan.envs.household import Household
 from hiplan.errors import ConfigError, TaskError
+from hiplan.files import read_text
 from hiplan.named import named
 from hiplan.task import Task
 
@@ -66,9 +67,7 @@ class Panel(BaseModel):
     def read(path: Path) -> Panel:
         """Read a panel file. Raises ``ConfigError`` where it is not one."""
         try:
-            return Panel.model_validate_json(path.read_text())
-        except OSError:
-            raise ConfigError(f"no panel file at {str(path)!r}") from None
+            return Panel.model_validate_json(read_text(path, "panel file"))
         except ValidationError as error:
             raise ConfigError(f"{str(path)!r} is not a panel file: {error.errors()[0]['msg']}") from None
 

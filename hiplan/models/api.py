@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -24,13 +25,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from hiplan.errors import ConfigError, EndpointError
 from hiplan.model import Completion, Model, Request
 from hiplan.prompts import FULL, Prompts
+from hiplan.text import clean
 from hiplan.trace import Conversation
 
 if TYPE_CHECKING:
-    from openai import APIError, OpenAI
+    from openai import OpenAI
 
 _TOO_LONG = re.compile(r"context[ _-]?(length|window|size)|prompt is too long", re.IGNORECASE)
 _NO_KEY = "none"  # openai wants some text
+_SETTINGS = "the environment variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSLKEYLOGFILE"
 _SEEDS = 2**31  # what every server takes; llama.cpp reads the largest of 32 bits as "any"
 
 
@@ -96,10 +99,10 @@ class Endpoint:
             known = False
         if not known:
             raise ConfigError(f"the endpoint's address {self.url!r} has no such host or port; check it")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
+        if self.concurrency < 1 or self.retries < 0 or not 0 < self.timeout < math.inf:
             raise ConfigError(
-                "an endpoint takes a concurrency of at least 1, retries of at least 0 and a timeout above 0, "
-                f"got {self.concurrency}, {self.retries} and {self.timeout}"
+                "an endpoint takes a concurrency of at least 1, retries of at least 0 and "
+                f"a timeout in seconds above 0, got {self.concurrency}, {self.retries} and {self.timeout}"
             )
         self.usage = Usage()
         self._client = self._connect()
@@ -168,6 +171,8 @@ class Endpoint:
             why = f"answered {error.status_code} to a request{self._cure(error.status_code)}: {said}"
         except openai.APIError as error:
             why = f"failed: {self._said(error)}"
+        except Exception as error:  # the HTTP client's own: a text it cannot encode, an answer it cannot decode
+            why = f"cannot be asked: {type(error).__name__}: {self._said(error)}"
         raise EndpointError(f"the endpoint {self.url!r} (model {self.model!r}) {why}")
 
     def _tries(self) -> str:
@@ -181,11 +186,9 @@ class Endpoint:
             return " (check the address, which often ends in /v1, and the model's name)"
         return f" ({self._tries()}; wait, or lower the concurrency)" if status == 429 or status >= 500 else ""
 
-    def _said(self, error: APIError) -> str:
-        """The server's own words, short and without the key."""
-        said = " ".join(str(error.message).split())
-        key = self._client.api_key
-        return (said if key == _NO_KEY else said.replace(key, "***"))[:300]
+    def _said(self, error: Exception) -> str:
+        """The server's or the client's own words, short and without the key."""
+        return _discreet(str(error), self._client.api_key)
 
     def _connect(self) -> OpenAI:
         try:
@@ -197,7 +200,11 @@ class Endpoint:
             raise ConfigError(f"the environment variable {self.key_env!r} is empty; put the key of {self.url!r} there")
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ConfigError(f"what the environment variable {self.key_env!r} holds is no key: it has odd characters")
-        return OpenAI(base_url=self.url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        try:
+            return OpenAI(base_url=self.url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        except Exception as error:  # a proxy or a certificate that the environment names and that cannot be used
+            why = f"{type(error).__name__}: {_discreet(str(error), key)}"
+        raise ConfigError(f"no client for the endpoint {self.url!r} can be made ({why}); check {_SETTINGS}")
 
     def _count(self, requests: int = 0, cached: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         with self._lock:
@@ -266,6 +273,13 @@ class _Tokens(BaseModel):
 class _Answer(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Tokens | None = None
+
+
+def _discreet(text: str, key: str) -> str:
+    """A foreign message in one short line, without the key and without the password of a proxy's address."""
+    said = clean(" ".join(text.split()))
+    said = said if key == _NO_KEY else said.replace(key, "***")
+    return re.sub(r"//[^/@\s]*@", "//***@", said)[:300]
 
 
 def _read_answer(text: str) -> Reply:

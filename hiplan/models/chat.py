@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from hiplan.errors import ConfigError
@@ -25,6 +26,9 @@ _TAG = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 """Added tokens that look like this are kept out of contents even where a tokenizer does not call them special."""
 
 
+_LIKE_TAG = re.compile(r"<+/?[^<>\s]+>+|\[/?[^\[\]\s]+\]")
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a role wrote: ``text`` to be read, the ``reasoning`` before it, and how many tokens that took."""
@@ -37,11 +41,14 @@ class Answer:
 class ChatCodec:
     """Encodes prompts for one tokenizer with a chat template.
 
+    ``plain_delimiters``: also take a template that marks turns with plain text, which any observation can hold. Such
+    text in contents is then broken up by a space (``[ /INST]``); without this the template is refused.
+
     Raises ``ConfigError`` where the template's delimiters cannot be derived.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, plain_delimiters: bool = False) -> None:
+        self.tokenizer, self.plain_delimiters = tokenizer, plain_delimiters
         backend = tokenizer.backend_tokenizer
         self._plain = type(backend).from_str(backend.to_str())
         self._plain.encode_special_tokens = True
@@ -58,8 +65,7 @@ class ChatCodec:
             *self._after_end,
         ]
         marks |= {i: added[i].content for i in (*delimiters, self.end_id) if i in added and added[i].content.strip()}
-        self._marks = sorted(marks.values(), key=len, reverse=True)
-        self._mark_ids = frozenset(marks)
+        self._mark_ids, self._longest = frozenset(marks), max(map(len, marks.values()))
         asked = set(self._to_assistant)
         self.thinks_first = bool(asked & self._opening) and not asked & self._closing  # the template opens the thought
         self.content = lru_cache(maxsize=65_536)(self._content)
@@ -102,6 +108,16 @@ class ChatCodec:
         self._open_user = self._delimiter(alone)
         self._to_assistant = self._delimiter(asked)
         self._after_end = self._delimiter(second.lstrip()[len(ends[0]) :])
+        if not asked.strip():
+            raise ConfigError("the chat template puts nothing between a task and its answer; use one that marks turns")
+        words = _plain_words(added, asked, system, to_user, alone, second)
+        if words and not self.plain_delimiters:
+            raise ConfigError(
+                f"the chat template marks turns with the plain text {words[0]!r}, which any observation can hold; "
+                "use a template whose marks are special tokens, or set plain_delimiters to break such text up"
+            )
+        words += [said for word in words if (said := self._said(self._delimiter(word)).strip())]  # as it is read
+        self._words = re.compile("|".join(map(re.escape, dict.fromkeys(words)))) if words else None
 
     def _between(self, turns: list[tuple[str, str]], ask: bool) -> list[str]:
         """What the template writes before, between and after contents. Raises ``ConfigError`` where it loses one."""
@@ -164,14 +180,43 @@ class ChatCodec:
         return ids, own
 
     def _content(self, text: str) -> tuple[int, ...]:
-        """Tokens of untrusted text: never a special token, a tag or one of the template's, whatever the text says."""
-        ids = tuple(self._plain.encode(text, add_special_tokens=False).ids)
-        if self._mark_ids.isdisjoint(ids):
+        """Tokens of untrusted text, from which neither a special token nor a plain delimiter can be read."""
+        ids = self._without_marks(text)
+        if self._words is None:
             return ids
-        for token in self._marks:
-            if len(token) > 1 and (at := text.find(token)) >= 0:
-                return self._content(text[: at + 1]) + self._content(text[at + 1 :])
-        raise ConfigError(f"the text {text[:40]!r} cannot be encoded without a special token; use another tokenizer")
+        for change in (_spaced, _marred, _marred):  # a tokenizer may drop the space; what is left may hold another
+            said = self._said(ids)
+            if not self._words.search(said):
+                return ids
+            ids = self._without_marks(self._words.sub(change, said))
+        return self._without_marks("?") if self._words.search(self._said(ids)) else ids
+
+    def _said(self, ids: Sequence[int]) -> str:
+        """What a model reads in these tokens."""
+        return str(self._plain.decode(list(ids), skip_special_tokens=False))
+
+    def _without_marks(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text: never a special token, a tag or one of the template's, whatever the text says.
+
+        Text that would become one is cut after its first character and encoded in parts. A single character that would
+        (one that a normalising tokenizer turns into a tag, or does not know) becomes a question mark, or nothing.
+        """
+        ids: list[int] = []
+        pieces = [text]
+        while pieces:
+            piece = pieces.pop()
+            found = self._plain.encode(piece, add_special_tokens=False)
+            if self._mark_ids.isdisjoint(found.ids):
+                ids += found.ids
+            elif len(piece) == 1:
+                pieces += ["?"] * (piece != "?")
+            else:
+                spans = [span for token, span in zip(found.ids, found.offsets, strict=True) if token in self._mark_ids]
+                inside = {start + 1 for start, _ in spans}
+                inside |= {(start + end) // 2 for start, end in spans if end - start > self._longest}  # unknown words
+                cuts = sorted({0, len(piece), *(min(max(cut, 1), len(piece) - 1) for cut in inside)})
+                pieces += [piece[start:end] for start, end in pairwise(cuts)][::-1]
+        return tuple(ids)
 
     def read(self, ids: Sequence[int]) -> Answer:
         """Sampled tokens as text; what a thinking model wrote up to its last closing mark is reasoning.
@@ -189,3 +234,25 @@ class ChatCodec:
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode([i for i in ids if i not in self._mark_ids], skip_special_tokens=True))
+
+
+def _spaced(found: re.Match[str]) -> str:
+    return f"{found[0][0]} {found[0][1:]}"
+
+
+def _marred(found: re.Match[str]) -> str:
+    return f"?{found[0][1:]}"
+
+
+def _plain_words(added: Sequence[str], asked: str, *others: str) -> list[str]:
+    """What of a template's delimiters any text can hold; ``asked``: the one that makes what follows an answer.
+
+    A delimiter with an added token in it cannot come out of text, but what looks like a tag in it is taken for one.
+    """
+    tokens = "|".join(re.escape(token) for token in added if token.strip())
+    words = [] if re.search(tokens, asked) else [asked.strip()]
+    for text in (asked, *others):
+        parts = re.split(tokens, text)
+        words += [text.strip()] if len(parts) == 1 and text.strip() else []
+        words += [word for part in parts for word in _LIKE_TAG.findall(part)]
+    return list(dict.fromkeys(words))

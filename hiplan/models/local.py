@@ -9,7 +9,6 @@ log-probabilities are those at temperature 1.)
 from __future__ import annotations
 
 import importlib.resources
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hiplan.errors import ConfigError
+from hiplan.files import read_object
 from hiplan.model import Completion, Request
 from hiplan.models.cache import BatchCache, KVStore, Slot
 from hiplan.models.chat import ChatCodec
 from hiplan.models.settings import DType, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.prompts import FULL, STYLES, Prompts
+from hiplan.text import shorten
 from hiplan.trace import Role
 
 
@@ -46,12 +46,13 @@ class Usage:
 class Side:
     """What a role needs besides weights: tokenizer, chat template, window, and the shape of its caches.
 
-    ``window``: the most tokens of a conversation. Raises ``ConfigError`` for a chat template whose delimiters cannot be
-    derived, for layers that keep other states than keys and values, and where nothing says how long a window is.
+    ``window``: the most tokens of a conversation. ``plain_delimiters``: see ``ChatCodec``. Raises ``ConfigError`` for a
+    chat template whose delimiters cannot be derived or are plain text, for layers that keep other states than keys and
+    values, and where nothing says how long a window is.
     """
 
-    def __init__(self, tokenizer: Any, config: Any, window: int | None = None) -> None:
-        self.tokenizer, self.codec = tokenizer, ChatCodec(tokenizer)
+    def __init__(self, tokenizer: Any, config: Any, window: int | None = None, plain_delimiters: bool = False) -> None:
+        self.tokenizer, self.codec = tokenizer, ChatCodec(tokenizer, plain_delimiters)
         text: Any = config.get_text_config()
         known: int | None = getattr(text, "max_position_embeddings", None)
         if known is None and window is None:
@@ -109,12 +110,14 @@ class LocalModel:
         dtype: DType = "auto",
         window: int | None = None,
         keep_reasoning: bool = True,
+        plain_delimiters: bool = False,
     ) -> LocalModel:
         """Load a base model by the name of a shipped asset or a folder, with fresh or saved adapters.
 
         ``prompts``: what the roles are asked and how their answers are read, instead of the style each was made for.
         ``dtype``: ``auto`` takes what the folder says, or float32 where whole models are trained. ``window``: the most
-        tokens of a conversation, if fewer than the model's.
+        tokens of a conversation, if fewer than the model's. ``plain_delimiters``: take a chat template that marks turns
+        with plain text, too (see ``ChatCodec``).
         Raises ``ConfigError`` where there is no such model.
         """
         config = weights or WeightsConfig()
@@ -124,13 +127,14 @@ class LocalModel:
         if adapters is not None:
             roles.load(adapters)
         sides: dict[Role, Side] = {
-            "planner": Side(planner.tokenizer, planner.model.config, window),
-            "executor": Side(executor.tokenizer, executor.model.config, window),
+            "planner": Side(planner.tokenizer, planner.model.config, window, plain_delimiters),
+            "executor": Side(executor.tokenizer, executor.model.config, window, plain_delimiters),
         }
         model = LocalModel(roles, sides, prompts or planner.prompts.with_executor_of(executor.prompts))
         model.keep_reasoning = keep_reasoning
         model.base = name
         model.loaded_with = {"dtype": dtype, "window": window, "keep_reasoning": keep_reasoning}
+        model.loaded_with |= {"plain_delimiters": True} if plain_delimiters else {}  # older stages do not say
         return model
 
     def to(self, device: torch.device) -> LocalModel:
@@ -340,12 +344,15 @@ def load_base(name: str, config: WeightsConfig, dtype: DType = "auto") -> Base:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"the model folder {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # transformers raises anything for broken files
+        why = shorten(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", 200)
+        raise ConfigError(f"the model folder {str(folder)!r} cannot be loaded: {why}") from None
     if model.config.get_text_config() is not model.config:
         raise ConfigError(f"the model in {str(folder)!r} takes more than text; save its language model by itself")
     about = folder / "hiplan.json"
-    style = json.loads(about.read_text()).get("prompts", "full") if about.is_file() else "full"
+    style = read_object(about, "model's description").get("prompts", "full") if about.is_file() else "full"
+    if not isinstance(style, str) or style not in STYLES:
+        raise ConfigError(f"{str(about)!r} has the prompts {style!r}; expected one of {', '.join(STYLES)}")
     return Base(model, tokenizer, STYLES[style])
 
 

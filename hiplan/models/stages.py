@@ -8,10 +8,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+
 from hiplan.errors import CheckpointError
+from hiplan.files import problem, read_object, saving
 from hiplan.models.local import LocalModel
-from hiplan.models.settings import LoraSettings, WeightsConfig
+from hiplan.models.settings import DType, LoraSettings, WeightsConfig
 from hiplan.trace import Role
+
+
+class LoadedWith(BaseModel):
+    """How the base was read: arguments of ``LocalModel.load``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: DType = "auto"
+    window: int | None = None
+    keep_reasoning: bool = True
+    plain_delimiters: bool = False
+
+
+class StageFile(BaseModel):
+    """``stage.json``: the base the adapters belong to, how it was read, and ``about``, what the run says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: str
+    weights: WeightsConfig
+    loaded_with: LoadedWith = LoadedWith()
+    about: dict[str, Any] = Field(default_factory=dict)
 
 
 def save_stage(model: LocalModel, folder: Path, about: dict[str, Any], write: bool = True) -> None:
@@ -20,19 +46,34 @@ def save_stage(model: LocalModel, folder: Path, about: dict[str, Any], write: bo
     ``write``: false in all but one of several processes.
     """
     beside = folder.with_name(f".{folder.name}.tmp")
-    if write:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-    model.weights.save(beside, write)
-    if not write:
-        return
-    weights = model.weights.config.model_dump(mode="json")
-    about = about | {"prompts": model.prompts.name}
-    known = {"base": model.base, "loaded_with": model.loaded_with, "weights": weights, "about": about}
-    (beside / "stage.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    beside.rename(folder)
+    with saving(folder, SafetensorError):
+        if write:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+        model.weights.save(beside, write)
+        if not write:
+            return
+        weights = model.weights.config.model_dump(mode="json")
+        about = about | {"prompts": model.prompts.name}
+        known = {"base": model.base, "loaded_with": model.loaded_with, "weights": weights, "about": about}
+        (beside / "stage.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        beside.rename(folder)
+
+
+def read_stage(folder: Path) -> StageFile:
+    """What ``stage.json`` says. Raises ``CheckpointError`` where it is not of a stage."""
+    try:
+        return StageFile.model_validate(read_object(folder / "stage.json", wrong=CheckpointError))
+    except ValidationError as error:
+        why = problem(error)
+    except CheckpointError as error:
+        why = str(error)
+    raise CheckpointError(
+        f"{str(folder)!r} is not a stage checkpoint ({why}); expected a folder such as RUN/stages/joint with "
+        "stage.json and adapters"
+    )
 
 
 def load_stage(folder: Path, trained: bool = True) -> LocalModel:
@@ -40,16 +81,9 @@ def load_stage(folder: Path, trained: bool = True) -> LocalModel:
 
     Raises ``CheckpointError`` where there is no whole stage.
     """
-    try:
-        known = json.loads((folder / "stage.json").read_text())
-        base, weights = known["base"], WeightsConfig.model_validate(known["weights"])
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{str(folder)!r} is not a stage checkpoint ({type(error).__name__}); expected a folder such as "
-            "RUN/stages/joint with stage.json and adapters"
-        ) from None
+    known = read_stage(folder)
     adapters = folder if trained else None  # new adapters do nothing
-    return LocalModel.load(base, weights, adapters=adapters, **known.get("loaded_with", {}))
+    return LocalModel.load(known.base, known.weights, adapters=adapters, **vars(known.loaded_with))
 
 
 def load_adapters(base: str, adapters: Mapping[Role, Path]) -> LocalModel:
@@ -57,14 +91,13 @@ def load_adapters(base: str, adapters: Mapping[Role, Path]) -> LocalModel:
     found: set[LoraSettings] = set()
     for folder in adapters.values():
         try:
-            known = json.loads((folder / "adapter_config.json").read_text())
+            known = read_object(folder / "adapter_config.json", wrong=CheckpointError)
             targets = known["target_modules"]
             kept = targets if isinstance(targets, str) else tuple(sorted(targets))
             found.add(LoraSettings(rank=known["r"], alpha=known["lora_alpha"], targets=kept))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{str(folder)!r} is no LoRA adapter in PEFT's format ({type(error).__name__})"
-            ) from None
+        except (CheckpointError, ValueError, KeyError, TypeError) as error:
+            why = str(error) if isinstance(error, CheckpointError) else "r, lora_alpha and target_modules are expected"
+            raise CheckpointError(f"{str(folder)!r} is no LoRA adapter in PEFT's format: {why}") from None
     if len(found) > 1:
         raise CheckpointError(
             "the adapters differ in rank, alpha or target modules; load roles that were trained alike"

@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hiplan.errors import CheckpointError, ConfigError, InternalError
+from hiplan.files import read_object
 from hiplan.models.settings import UNITS, WeightsConfig
 from hiplan.models.shards import here, shard, split_like, whole
 from hiplan.trace import Role
@@ -334,7 +335,7 @@ class RoleWeights:
         if not path.is_file():
             raise CheckpointError(f"no weights at {path}; expected a checkpoint made with weights {self.config.mode!r}")
         if self.config.method == "lora" and (about := folder / "adapter_config.json").is_file():
-            facts = json.loads(about.read_text())
+            facts = read_object(about, "adapter's config", CheckpointError)
             expected = PLAIN_LORA | {"lora_alpha": self.config.lora.alpha}
             if odd := next((key for key, plain in expected.items() if (facts.get(key) or plain) != plain), None):
                 raise CheckpointError(f"{about} has {odd} {facts[odd]!r}, expected {expected[odd]!r}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from hiplan.files import saving
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -80,7 +82,8 @@ def draw_curves(metrics: Sequence[Row], file: File, narrow: bool = False) -> Fil
             axes.set_xlabel(axis.label, fontsize=9)
     if not charts or not narrow:
         main.set_xlabel(axis.label, fontsize=9)
-    figure.savefig(file, dpi=150)
+    with saving(file):
+        figure.savefig(file, dpi=150)
     return file
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hiplan.errors import UserError
-from hiplan.report.files import problem, read_text
+from hiplan.files import problem, write_text
+from hiplan.report.files import read_text
+from hiplan.text import markdown
 
 NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\]| \(.*\))?|[-–]?")  # also with its interval; or nothing there
 
@@ -65,19 +67,19 @@ def read_diagnostics(run: Path) -> Diagnostics | None:
 
 def write_diagnostics(folder: Path, found: Diagnostics) -> str:
     """Write ``diagnostics.json`` and, for documents, ``table.md`` into the folder; returns the latter's text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "diagnostics.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    parts = [found.about]
+    write_text(folder / "diagnostics.json", found.model_dump_json(indent=1) + "\n")
+    parts = [markdown(found.about)]
     for section in found.sections:
-        picture = [f"![{section.title}]({section.picture})"] if section.picture else []
-        parts += [f"### {section.title}", section.note, markdown(section), *picture]
+        title = markdown(section.title)
+        picture = [f"![{title}]({section.picture})"] if section.picture else []
+        parts += [f"### {title}", markdown(section.note), markdown_table(section), *picture]
     text = "\n\n".join(parts) + "\n"
-    (folder / "table.md").write_text(text, encoding="utf-8")
+    write_text(folder / "table.md", text)
     return text
 
 
-def markdown(section: Section) -> str:
+def markdown_table(section: Section) -> str:
     """The section's table for documents."""
     rule = ["---:" if numeric else "---" for numeric in section.numeric()]
-    lines = [section.head, rule, *section.rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+    rows = (section.head, rule, *section.rows)
+    return "\n".join(f"| {' | '.join(map(markdown, row))} |" for row in rows)

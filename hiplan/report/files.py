@@ -7,13 +7,47 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
+from hiplan import files
 from hiplan.errors import UserError
-from hiplan.report.transcript import clean
+from hiplan.files import problem
 from hiplan.trace import Episode
 
 T = TypeVar("T")
+
+
+class _Row(BaseModel):
+    kind: str
+
+
+class _Train(BaseModel):
+    """What is read of a training iteration's row; it has more."""
+
+    stage: str = ""
+    iteration: int = 0
+    env_steps: int | None = None
+
+
+class _Eval(BaseModel):
+    """What is read of an evaluation's row; it has more."""
+
+    stage: str
+    panel: str
+    success: FiniteFloat
+    iteration: int = 0
+    agent: str = ""
+    decoding: str = ""
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    n: int = 0
+
+
+class _Times(BaseModel):
+    wall_s: FiniteFloat | None = None
+
+
+_KINDS: dict[str, type[BaseModel]] = {"train": _Train, "eval": _Eval}
 
 
 def read_text(path: Path) -> str:
@@ -23,13 +57,7 @@ def read_text(path: Path) -> str:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The file's JSON object; empty without the file. ``UserError`` where it holds something else."""
-    try:
-        found = json.loads(read_text(path) or "{}")
-    except ValueError as error:
-        raise UserError(f"{str(path)!r} does not parse: {error}; remove it or write it again") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{str(path)!r} should hold a JSON object; remove it or write it again")
-    return found
+    return files.read_object(path, wrong=UserError) if path.is_file() else {}
 
 
 def read_lines(path: Path, read: Callable[[str], T]) -> list[T]:
@@ -39,7 +67,7 @@ def read_lines(path: Path, read: Callable[[str], T]) -> list[T]:
     for number, line in enumerate(lines, 1):
         try:
             found.append(read(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 what = f"line {number} of {str(path)!r} does not parse: {problem(error)}; remove that line"
                 raise UserError(what) from None
@@ -51,10 +79,23 @@ def read_episodes(path: Path) -> list[Episode]:
     return read_lines(path, Episode.from_json)
 
 
-def problem(error: ValueError) -> str:
-    """What is wrong with a text, in one line: of pydantic's problems the first, with its place."""
-    if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())
-    first = error.errors()[0]
-    place = clean(".".join(map(str, first["loc"])))
-    return f"{place}: {first['msg']}" if place else first["msg"]
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``. ``UserError`` for a row of training or evaluation that reports cannot use."""
+    rows = read_lines(path, json.loads)
+    for number, row in enumerate(rows, 1):
+        try:
+            kind = _Row.model_validate(row).kind
+            _KINDS.get(kind, _Row).model_validate(row)
+        except ValidationError as error:
+            raise UserError(f"row {number} of {str(path)!r} cannot be used: {problem(error)}; remove it") from None
+    return rows
+
+
+def read_times(path: Path) -> dict[str, Any]:
+    """What a ``times.json`` holds; empty without the file."""
+    times = read_object(path)
+    try:
+        _Times.model_validate(times)
+    except ValidationError as error:
+        raise UserError(f"{str(path)!r} cannot be used: {problem(error)}; remove it or write it again") from None
+    return times

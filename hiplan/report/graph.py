@@ -15,8 +15,10 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from hiplan.coordination import PlanGraph
 from hiplan.coordination.graph import MARKS
 from hiplan.coordination.states import step_states
+from hiplan.files import saving
 from hiplan.plan import Plan, PlanDiff, ReplanReason, StepStatus, diff
-from hiplan.report.transcript import REASONS, clean, title
+from hiplan.report.transcript import REASONS, title
+from hiplan.text import clean
 from hiplan.trace import Episode
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def draw_plan(episode: Episode, file: File, dpi: int = 150, narrow: bool = False
     _draw_legend(axes, width, legend)
     if not shown:
         _write(axes, width / 2, height / 2, "no plan in this episode", color=FAINT)
-    with warnings.catch_warnings():  # a character the font lacks is drawn as a box
+    with warnings.catch_warnings(), saving(file):  # a character the font lacks is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(file, dpi=dpi)
     return file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -14,15 +13,17 @@ from hiplan.coordination import scores
 from hiplan.envs import Panel
 from hiplan.envs.tasks import ALL
 from hiplan.errors import UserError
+from hiplan.files import write_text
 from hiplan.report.curves import draw_curves
 from hiplan.report.diagnostics import read_diagnostics
-from hiplan.report.files import read_episodes, read_lines, read_object, read_text
+from hiplan.report.files import read_episodes, read_metrics, read_object, read_text, read_times
 from hiplan.report.gains import Gain, gains
 from hiplan.report.graph import draw_plan
 from hiplan.report.samples import how_chosen
 from hiplan.report.tables import AGENTS, Result, Row, cell, panel_head, panel_names, panel_note, results
 from hiplan.report.template import PAGE
-from hiplan.report.transcript import blocks, clean, score_words, title
+from hiplan.report.transcript import blocks, score_words, title
+from hiplan.text import clean
 from hiplan.trace import Episode
 
 MAX_EPISODES, DPI = 12, 110  # told on the page, and of their pictures
@@ -42,7 +43,7 @@ def write_report(run_dir: Path | str) -> Path:
     run = Path(run_dir)
     if not run.is_dir():
         raise UserError(f"there is no run folder {str(run)!r}; give the folder that holds metrics.jsonl")
-    metrics = read_lines(run / "metrics.jsonl", json.loads)
+    metrics = read_metrics(run / "metrics.jsonl")
     evals, panels = metrics_of(metrics, "eval"), read_panels(run)
     about, config = read_object(run / "environment.json"), read_text(run / "config.yaml")
     changes, found = gains(evals, panels), results(evals, panels)
@@ -50,7 +51,7 @@ def write_report(run_dir: Path | str) -> Path:
     page = Environment(autoescape=True).from_string(PAGE)
     html = page.render(
         name=clean(run.resolve().name),
-        tiles=headline(changes) + _tiles(metrics, read_object(run / "times.json"), about),
+        tiles=headline(changes) + _tiles(metrics, read_times(run / "times.json"), about),
         results=_results(found),
         gains=_gains(changes, found),
         panels=[panel_note(name, panels[name]) for name in panel_names(found) if name in panels],
@@ -63,7 +64,7 @@ def write_report(run_dir: Path | str) -> Path:
         config="\n".join(clean(line) for line in config.splitlines()),
     )
     path = run / "report.html"
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path
 
 
@@ -96,7 +97,7 @@ def _tiles(metrics: Sequence[Row], times: Mapping[str, Any], about: Mapping[str,
     tiles: list[Tile] = []
     train = metrics_of(metrics, "train")
     if train:
-        iterations = len({row["iteration"] for row in train})
+        iterations = len({row.get("iteration") for row in train})
         steps = max(int(row.get("env_steps") or 0) for row in train)
         tiles += [(f"{steps:,}", f"environment steps in {iterations:,} iterations")] if steps else []
         tiles += [(f"{iterations:,}", "training iterations")] if not steps else []

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hiplan.coordination import scores
-from hiplan.report.transcript import shorten, title
+from hiplan.report.transcript import title
+from hiplan.text import shorten
 from hiplan.trace import Episode
 
 MAX_ROWS = 40

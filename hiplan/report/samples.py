@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hiplan.report.tables import Panels
-from hiplan.report.transcript import clean
+from hiplan.text import clean
 from hiplan.trace import Episode
 
 

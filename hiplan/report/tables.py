@@ -16,7 +16,7 @@ from rich.text import Text
 
 from hiplan.envs.tasks import ALL, Panel, is_heldout_kind
 from hiplan.evaluation import wilson
-from hiplan.report.transcript import clean
+from hiplan.text import clean, markdown
 
 Row = Mapping[str, Any]
 Panels = Mapping[str, Panel]
@@ -123,8 +123,7 @@ def markdown_table(evals: Sequence[Row], panels: Panels | None = None) -> str:
     """The results as a Markdown table."""
     head, rows = table(evals, panels)
     rule = ["---:" if number >= _labels(head) else "---" for number in range(len(head))]
-    lines = [head, rule, *([text.replace("|", "\\|") for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in (head, rule, *rows)) + "\n"
 
 
 def cell(row: Row | None) -> str:

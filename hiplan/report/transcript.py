@@ -17,6 +17,7 @@ from rich.text import Text
 from hiplan.coordination import Scores, scores
 from hiplan.coordination.states import step_states
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason, StepStatus, diff
+from hiplan.text import clean, shorten
 from hiplan.trace import Episode, PlanRecord, Segment, Turn, Verdict
 
 Style = Literal["plain", "strong", "dim", "action", "good", "warn", "bad", "new"]
@@ -106,22 +107,11 @@ def blocks(episode: Episode) -> list[Block]:
     return [*story, _end(episode)]
 
 
-def clean(text: str) -> str:
-    """One printable line: white space becomes spaces, other characters that do not print are spelt out."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
-
-
 def title(episode: Episode) -> str:
     """A short name: the goal where plan or observation state one, else the task's id."""
     goals = [record.plan.goal for record in episode.plans if record.plan and record.plan.goal]
     stated = [line[5:].strip(" .") for line in episode.observation.splitlines() if line.lower().startswith("goal:")]
     return clean([*goals, *stated, episode.task.id][0])
-
-
-def shorten(text: str, width: int = 90) -> str:
-    """One printable line of at most so many characters."""
-    line = clean(text)
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def score_words(found: Scores) -> list[tuple[str, str, str]]:

@@ -35,6 +35,7 @@ from hiplan.evaluation import (
 from hiplan.evaluation import Cell as Measured
 from hiplan.executors import Executor
 from hiplan.loading import load_agent, stage_facts
+from hiplan.models.stages import read_stage
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.prompts import Prompts
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
@@ -66,11 +67,12 @@ class Run:
 
     @staticmethod
     def read(folder: Path, stage: str) -> Run:
-        """Raises ``ConfigError`` where the folder holds no such stage."""
+        """Raises ``ConfigError`` where the folder holds no such stage, ``CheckpointError`` where it is broken."""
         config, path = read_run(folder), folder / "stages" / stage
         if not (path / "stage.json").is_file():
             known = sorted(p.parent.name for p in folder.glob("stages/*/stage.json"))
             raise ConfigError(f"no stage {stage!r} in {str(folder)!r}; expected one of {', '.join(known) or 'none'}")
+        read_stage(path)
         return Run(folder, config.seed, path)
 
     @property

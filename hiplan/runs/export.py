@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -10,7 +9,7 @@ from hiplan.errors import ConfigError
 from hiplan.models.convert import converted
 from hiplan.models.local import LocalModel
 from hiplan.models.settings import WeightMode
-from hiplan.models.stages import load_stage, save_stage
+from hiplan.models.stages import load_stage, read_stage, save_stage
 from hiplan.trace import ROLES, Role
 
 
@@ -38,10 +37,10 @@ def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> Non
     _empty(out)
     model = load_stage(checkpoint)
     state, config = converted(model.weights.state(), model.weights.config, cast(WeightMode, to), cast(Role, keep))
-    about = json.loads((checkpoint / "stage.json").read_text())
-    other = LocalModel.load(about["base"], config, **about.get("loaded_with", {}))
+    known = read_stage(checkpoint)
+    other = LocalModel.load(known.base, config, **vars(known.loaded_with))
     other.weights.load_state(other.weights.state() | state)
-    save_stage(other, out, about["about"] | {"converted_from": model.weights.config.mode})
+    save_stage(other, out, known.about | {"converted_from": model.weights.config.mode})
 
 
 def _empty(out: Path) -> None:

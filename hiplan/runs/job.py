@@ -21,9 +21,11 @@ from rich.progress import Progress
 
 from hiplan.errors import ConfigError
 from hiplan.evaluation import EvalResult, cost
+from hiplan.files import write_text
 from hiplan.models.local import LocalModel
 from hiplan.models.weights import RoleWeights
 from hiplan.report.curves import draw_curves
+from hiplan.report.files import read_metrics as read_rows
 from hiplan.report.graph import draw_plan
 from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
@@ -33,7 +35,6 @@ from hiplan.runs.measure import PANELS, measure_agents, measuring, panels
 from hiplan.runs.settings import RunConfig
 from hiplan.trace import ROLES, Episode
 from hiplan.training.algorithm import build
-from hiplan.training.checkpoint import write_text
 from hiplan.training.config import Stage
 from hiplan.training.trainer import ProgressiveTrainer
 
@@ -224,7 +225,6 @@ def parameters(weights: RoleWeights) -> dict[str, int]:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """A run's metric rows. Raises ``ConfigError`` where there are none."""
-    try:
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    except OSError:
-        raise ConfigError(f"no run at {str(folder)!r}; expected a folder with metrics.jsonl") from None
+    if not (folder / "metrics.jsonl").is_file():
+        raise ConfigError(f"no run at {str(folder)!r}; expected a folder with metrics.jsonl")
+    return read_rows(folder / "metrics.jsonl")

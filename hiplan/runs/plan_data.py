@@ -28,6 +28,7 @@ from hiplan.envs import make_env, shipped_panel, train_mix
 from hiplan.envs.tasks import SIZES, EnvName
 from hiplan.errors import ConfigError
 from hiplan.executors import OracleExecutor
+from hiplan.files import saving, write_text
 from hiplan.formats import render_numbered
 from hiplan.loading import load_model, stage_facts
 from hiplan.model import Decoding, Model, ScriptedModel, derive_seed
@@ -283,13 +284,14 @@ class Journal:
             raise ConfigError(
                 f"{str(out)!r} is there without {str(self.path)!r}, so it cannot be gone on with; move it"
             )
-        out.parent.mkdir(parents=True, exist_ok=True)
         whole = self._read(settings) if self.path.exists() else 0
-        with self.path.open("ab") as file:
-            file.truncate(whole)  # what a kill left behind
+        with saving(self.path):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.truncate(whole)  # what a kill left behind
         if not whole:
             _append(self.path, [settings.model_dump_json()])
-        out.write_text("")
+        write_text(out, "")
         _append(out, [text for line in self.lines for text in line.for_training()])
 
     def append(self, batch: Sequence[Line]) -> None:
@@ -329,7 +331,7 @@ def journal_of(out: Path) -> Path:
 
 
 def _append(path: Path, rows: Sequence[str]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with saving(path), path.open("a", encoding="utf-8") as file:
         file.writelines(f"{row}\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())

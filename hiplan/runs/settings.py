@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiplan.envs.tasks import PanelName
 from hiplan.errors import ConfigError
+from hiplan.files import parse_yaml, read_yaml
 from hiplan.models.settings import DType, WeightsConfig
+from hiplan.text import shorten, shown
 from hiplan.training.config import TrainConfig
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -33,8 +34,8 @@ class RunConfig(BaseModel):
 
     model: str = "tiny-v1"
     env: str = "mixed"
-    seed: int = 0
-    panel_seed: int | None = None
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)  # what torch takes
+    panel_seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     panel_tasks: int | None = Field(default=None, ge=2)
     eval_turns: int = Field(default=30, ge=1)
     threads: int = Field(default=2, ge=1)
@@ -67,11 +68,8 @@ def resolved(kind: type[Config], file: Path | None, overrides: list[str], **opti
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"the override {text!r} has no '='; write it as path.to.field=value")
-        try:
-            _set(tree, path.strip(), yaml.safe_load(value))
-        except yaml.YAMLError:
-            raise ConfigError(f"the value in {text!r} is not YAML") from None
+            raise ConfigError(f"the override {shorten(text, 60)!r} has no '='; write it as path.to.field=value")
+        _set(tree, path.strip(), parse_yaml(value, f"the value in {shorten(text, 60)!r}"))
     return check(tree, kind)
 
 
@@ -81,8 +79,8 @@ def check(tree: Any, kind: type[Config]) -> Config:
         return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        where, why = ".".join(map(str, first["loc"])) or "settings", first["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(first["input"], dict) else f", got {shown(first['input'])}"
         raise ConfigError(f"{where}: {why[:1].lower()}{why[1:]}{got}") from None
 
 
@@ -99,14 +97,8 @@ def read_run(folder: Path) -> RunConfig:
 
 
 def _read(file: Path) -> Any:
-    try:
-        return yaml.safe_load(file.read_text()) or {}
-    except OSError:
-        raise ConfigError(f"no config file at {str(file)!r}") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        place = f" at line {where.line + 1}" if where else ""
-        raise ConfigError(f"{str(file)!r} is not YAML{place}") from None
+    found = read_yaml(file, "config file")
+    return {} if found is None else found
 
 
 def _merge(tree: dict[str, Any], over: Any, name: str) -> None:
@@ -140,6 +132,6 @@ def _keys(node: Any) -> dict[str, Any]:
     if isinstance(node, dict):
         return {key: key for key in node}
     if isinstance(node, list):
-        named = {item["name"]: i for i, item in enumerate(node) if isinstance(item, dict) and "name" in item}
+        named = {str(item["name"]): i for i, item in enumerate(node) if isinstance(item, dict) and "name" in item}
         return named | {str(i): i for i in range(len(node))}
     return {}

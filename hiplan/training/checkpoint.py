@@ -1,61 +1,95 @@
 """Checkpoints that a kill cannot break: written beside, flushed to disk, then renamed into place.
 
-safetensors for tensors and JSON for everything else. Equal states give equal bytes: nothing in them
-depends on the time of day.
+safetensors for tensors and JSON for everything else, with a checksum of both. Equal states give equal bytes: nothing in
+them depends on the time of day.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hiplan.errors import CheckpointError
+from hiplan.files import flush, read_object, saving
 from hiplan.models.weights import read_tensors, save_tensors
+from hiplan.text import clean
 
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text)
-    _flush(beside)
-    os.replace(beside, path)
+_log = logging.getLogger(__name__)
+_SUM = "sha256"
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write ``folder`` with ``state.safetensors`` and ``state.json`` in one step, replacing an older one."""
+    """Write ``folder`` with ``state.safetensors`` and ``state.json`` in one step, replacing an older one.
+
+    Raises ``UserError`` where the disk is full or cannot be written to; an older checkpoint is still there then.
+    """
     beside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    save_tensors(tensors, beside / "state.safetensors")
-    (beside / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True) + "\n")
-    for file in beside.iterdir():
-        _flush(file)
-    if folder.exists():  # rename cannot replace a folder that holds files
-        shutil.rmtree(folder)
-    os.replace(beside, folder)
-    _flush(folder.parent)
+    with saving(folder, SafetensorError):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_tensors(tensors, beside / "state.safetensors")
+        known = {**state, _SUM: _checksum(beside / "state.safetensors", state)}
+        (beside / "state.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+        for file in beside.iterdir():
+            flush(file)
+        if folder.exists():  # rename cannot replace a folder that holds files
+            (folder / "state.json").unlink(missing_ok=True)  # first, so that half of it does not pass for a checkpoint
+            shutil.rmtree(folder)
+        os.replace(beside, folder)
+        flush(folder.parent)
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``save_state`` wrote. Raises ``CheckpointError``."""
+    """Read what ``save_state`` wrote. Raises ``CheckpointError`` where it is damaged.
+
+    Older checkpoints have no checksum and are taken as they are.
+    """
     try:
-        state = json.loads((folder / "state.json").read_text())
-        return read_tensors(folder / "state.safetensors"), state
-    except (OSError, ValueError, CheckpointError) as error:
+        state = read_object(folder / "state.json", wrong=CheckpointError)
+        tensors = read_tensors(folder / "state.safetensors")
+        known = state.pop(_SUM, None)
+        if known is not None and known != _checksum(folder / "state.safetensors", state):
+            raise CheckpointError("its checksum does not match its content")
+        return tensors, state
+    except (OSError, CheckpointError) as error:
         raise CheckpointError(f"{str(folder)!r} is not a whole checkpoint: {error}") from None
 
 
+def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole checkpoint in a folder of numbered ones, and what it holds; ``None`` where there is none.
+
+    A damaged one is passed over, with a warning, for the one before. Raises ``CheckpointError`` where all are damaged.
+    """
+    damage: CheckpointError | None = None
+    for path in sorted(_numbered(folder), reverse=True):
+        try:
+            tensors, state = load_state(path)
+        except CheckpointError as error:
+            damage = damage or error
+            continue
+        if damage:
+            _log.warning("%s; the run resumes from the one before, %r", clean(str(damage)), str(path))
+        return path, tensors, state
+    if damage:
+        raise CheckpointError(
+            f"{damage}; there is no whole one before it, so restore it from a copy, or delete {str(folder)!r} to begin "
+            "the run again"
+        )
+    return None
+
+
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder of numbered ones."""
-    numbered = sorted(p for p in folder.glob("[0-9]*") if (p / "state.json").is_file())
-    return numbered[-1] if numbered else None
+    """The newest checkpoint in a folder of numbered ones."""
+    return max(_numbered(folder), default=None)
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -64,9 +98,12 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(old)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("[0-9]*") if (path / "state.json").is_file()]
+
+
+def _checksum(file: Path, state: Mapping[str, Any]) -> str:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256")
+    digest.update(json.dumps(state, sort_keys=True).encode())
+    return digest.hexdigest()

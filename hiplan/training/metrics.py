@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hiplan.errors import CheckpointError
+from hiplan.files import append_line, read_text, write_text
+
 
 class MetricsLog:
-    """Appends rows to two JSONL files; ``length`` counts the metric rows, so that a resume can cut back to it."""
+    """Appends rows to two JSONL files; ``length`` counts the metric rows, so that a resume can cut back to it.
+
+    Rows are on disk when ``add`` returns, so before the checkpoint that counts them. Raises ``CheckpointError`` where
+    the file has fewer than ``length``.
+    """
 
     def __init__(self, folder: Path | None, length: int = 0) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -19,14 +27,14 @@ class MetricsLog:
         self._began = time.perf_counter()
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
-        if self._metrics and self._metrics.is_file():
-            lines = self._metrics.read_text().splitlines(keepends=True)[:length]
-            self.rows = [json.loads(line) for line in lines]
-            beside = self._metrics.with_suffix(".tmp")
-            beside.write_text("".join(lines))
-            beside.replace(self._metrics)
-        if self._times and self._times.is_file() and (known := self._times.read_text().splitlines()):
-            self._before = float(json.loads(known[-1])["elapsed_s"])
+        if self._metrics:
+            lines = _lines(self._metrics)
+            self.rows = _counted(self._metrics, lines, length)
+            _rewrite(self._metrics, lines[:length])
+        if self._times:
+            known = [(line, seconds) for line in _lines(self._times) if (seconds := _elapsed(line)) is not None]
+            _rewrite(self._times, [line for line, _ in known])  # a full disk or a kill leaves half a line
+            self._before = known[-1][1] if known else 0.0
 
     @property
     def elapsed(self) -> float:
@@ -42,8 +50,43 @@ class MetricsLog:
         row = {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
         self.rows.append(row)
         if self._metrics and self._times:
-            with self._metrics.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            with self._times.open("a") as file:
-                clock = {"row": len(self.rows), "elapsed_s": round(self.elapsed, 3)}
-                file.write(json.dumps(clock | {key: round(value, 3) for key, value in times.items()}) + "\n")
+            append_line(self._metrics, json.dumps(row))
+            clock = {"row": len(self.rows), "elapsed_s": round(self.elapsed, 3)}
+            append_line(self._times, json.dumps(clock | {key: round(value, 3) for key, value in times.items()}))
+
+
+def _lines(path: Path) -> list[str]:
+    return read_text(path, "record", CheckpointError).splitlines() if path.exists() else []
+
+
+def _rewrite(path: Path, lines: Sequence[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    if path.exists() and text != read_text(path):
+        write_text(path, text)
+
+
+def _counted(path: Path, lines: Sequence[str], length: int) -> list[dict[str, Any]]:
+    """The rows that the checkpoint counts, all of which must be there."""
+    rows: list[dict[str, Any]] = []
+    for line in lines[:length]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
+    if len(rows) < length:
+        raise CheckpointError(
+            f"{str(path)!r} has {len(rows)} readable rows, but the checkpoint was saved after {length}; restore the "
+            f"file from a copy, or delete the newest folder in {str(path.parent / 'checkpoints')!r} to resume before it"
+        )
+    return rows
+
+
+def _elapsed(line: str) -> float | None:
+    """The seconds of a row of ``times.jsonl``; ``None`` for what is no such row."""
+    try:
+        return float(json.loads(line)["elapsed_s"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

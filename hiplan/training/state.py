@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from hiplan.errors import CheckpointError
 from hiplan.training import checkpoint
@@ -34,11 +36,15 @@ def save(folder: Path, cursor: Cursor, learner: Learner, rows: int, seed: int, a
     accelerator.wait_for_everyone()
 
 
-def restore(found: Path, learner: Learner, config: TrainConfig, seed: int) -> tuple[Cursor, int]:
+def restore(
+    found: Path, tensors: dict[str, Tensor], state: dict[str, Any], learner: Learner, config: TrainConfig, seed: int
+) -> tuple[Cursor, int]:
     """Load a checkpoint into the learner; the cursor and the metric rows then. Raises ``CheckpointError``."""
-    tensors, state = checkpoint.load_state(found)
-    if state["seed"] != seed:
-        raise CheckpointError(f"{str(found)!r} was made with seed {state['seed']}, not {seed}")
-    cursor = Cursor(**state["cursor"])
+    try:
+        made, rows, cursor = state["seed"], int(state["metrics"]), Cursor(**state["cursor"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{str(found)!r} does not hold the state of a run; delete it") from None
+    if made != seed:
+        raise CheckpointError(f"{str(found)!r} was made with seed {made}, not {seed}")
     learner.load(tensors, config.stages[cursor.stage] if cursor.iteration > 0 else None)
-    return cursor, int(state["metrics"])
+    return cursor, rows

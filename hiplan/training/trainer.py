@@ -41,6 +41,7 @@ from hiplan.training.allot import decisions_of
 from hiplan.training.collect import Collector, Rollout
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.credit import Decision, informative
+from hiplan.training.folder import lock_folder
 from hiplan.training.learner import Learner
 from hiplan.training.metrics import MetricsLog
 from hiplan.training.plan_kl import plan_kl
@@ -92,12 +93,13 @@ class ProgressiveTrainer:
         )  # fmt: skip
         self.judge = processes.asked_once(judge or rules_judge(self.suite.make_env), self.accelerator)
         self.learner = Learner(self.model, self.config, self.accelerator, seed, self.algorithm.loss)
-        found = checkpoint.latest(self.folder / "checkpoints") if self.folder else None
+        self._lock = lock_folder(self.folder) if self.folder and self.accelerator.is_main_process else None
+        found = checkpoint.load_latest(self.folder / "checkpoints") if self.folder else None
         if found and not resume:
             raise ConfigError(
                 f"{str(self.folder)!r} already holds a run; continue it with resume, or choose another folder"
             )
-        self.cursor, length = state.restore(found, self.learner, self.config, seed) if found else (Cursor(), 0)
+        self.cursor, length = state.restore(*found, self.learner, self.config, seed) if found else (Cursor(), 0)
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
         self.resumed = found is not None
         self._filed = sources.plan_file(self.config, self.cursor.stage)
