@@ -23,7 +23,7 @@ import pytest
 import hiplan
 from hiplan.env import Environment, Oracle, PlanAware, check_environment
 from hiplan.envs import ENVIRONMENTS, Crafting, Household, make_env
-from hiplan.envs.crafting import ITEMS
+from hiplan.envs.recipes import ITEMS
 from hiplan.errors import TaskError
 from hiplan.plan import StepStatus
 from hiplan.task import StepResult, Task
@@ -138,7 +138,7 @@ def test_the_check_finds_broken_promises() -> None:
 
     class Leaky(Crafting):
         def step(self, action: str) -> StepResult:
-            self.held["leak"] += 1
+            self.inventory["leak"] += 1
             return StepResult("no", refused=True)
 
     class Lost(Crafting):
@@ -414,7 +414,7 @@ def test_yields_and_counts_are_planned_for() -> None:
         ({**STICK, "kinds": {"planks": ["stick"]}}, "in a circle: stick"),
         ({**STICK, "kinds": {"planks": []}}, "kind 'planks' is []; expected a list of the items that meet it"),
         ({**STICK, "kinds": {"planks": "oak planks"}}, "kind 'planks' is 'oak planks'; expected a list"),
-        ({**STICK, "kind": {}}, "crafting task parameter 'kind' does not go with recipes"),
+        ({**STICK, "kind": {}}, "crafting task parameter 'kind' cannot be combined with recipes"),
     ],
 )
 def test_what_is_wrong_with_a_crafting_task(params: dict[str, Any], message: str) -> None:

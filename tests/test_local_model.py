@@ -21,8 +21,10 @@ from hiplan.envs import make_env, train_mix
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.executors import Executor
 from hiplan.model import Completion, Decoding, Request
+from hiplan.models.adapters import load_weights, save_weights
+from hiplan.models.bases import find_model
 from hiplan.models.chat import ChatCodec
-from hiplan.models.local import LocalModel, draw, find_model
+from hiplan.models.local import LocalModel, draw
 from hiplan.plan import Plan, PlanStep
 from hiplan.planners import FixedPlanner, Planner
 from hiplan.prompts import BRIEF
@@ -126,13 +128,13 @@ def test_an_episodes_tokens_are_the_templates_and_decode_to_its_texts(
         messages = [{"role": s.author, "content": s.text} for s in segments]
         sampled = [s for s in segments if s.author == "assistant"]
         assert all(
-            tiny.sides["executor"].codec.read(s.ids).text == s.text and len(s.ids) == len(s.logprobs) for s in sampled
+            tiny.specs["executor"].codec.read(s.ids).text == s.text and len(s.ids) == len(s.logprobs) for s in sampled
         )
         ids = episode.conversations[role].ids()
-        rendered = tiny.sides["executor"].tokenizer.apply_chat_template(messages, tokenize=False)
-        assert tiny.sides["executor"].tokenizer.decode(ids, skip_special_tokens=False) == rendered
+        rendered = tiny.specs["executor"].tokenizer.apply_chat_template(messages, tokenize=False)
+        assert tiny.specs["executor"].tokenizer.decode(ids, skip_special_tokens=False) == rendered
         prompts = [i for s in segments if s.author != "assistant" for i in s.ids]
-        assert prompts.count(tiny.sides["executor"].codec.end_id) == len(segments) - len(sampled)
+        assert prompts.count(tiny.specs["executor"].codec.end_id) == len(segments) - len(sampled)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -240,13 +242,13 @@ def test_a_cut_answer_is_ended_by_an_untrained_token_of_the_next_prompt(tiny: Lo
     cut = say(tiny, conversation, "Goal: 1 plank.\nRecipes:\n1 plank: 2 log\nNo plan.", 0, tokens(1, 0.0))
     assert (cut.finish, len(cut.ids)) == ("length", 1)
     whole = say(tiny, conversation, "ok", 1, tokens(60, 0.0))
-    assert whole.finish == "stop" and whole.ids[-1] == tiny.sides["executor"].codec.end_id
+    assert whole.finish == "stop" and whole.ids[-1] == tiny.specs["executor"].codec.end_id
     after = say(tiny, conversation, "ok", 2, tokens(2))
-    assert whole.prompt_ids[0] == tiny.sides["executor"].codec.end_id
+    assert whole.prompt_ids[0] == tiny.specs["executor"].codec.end_id
     assert after.prompt_ids == whole.prompt_ids[1:]  # an answer that ended itself gets no second end
     (row,) = Row.of(conversation)
     end = len(cut.prompt_ids) + 1
-    assert row.ids[end] == tiny.sides["executor"].codec.end_id and not row.trained[end] and row.trained[end - 1]
+    assert row.ids[end] == tiny.specs["executor"].codec.end_id and not row.trained[end] and row.trained[end - 1]
     assert sum(row.trained) == sum(len(c.ids) for c in (cut, whole, after))
 
 
@@ -428,23 +430,23 @@ def test_a_template_that_rewrites_its_past_is_refused() -> None:
 @pytest.mark.parametrize("mode", ["split", "joint", "partial", "separate"])
 def test_saved_adapters_come_back_bit_for_bit(mode: str, tmp_path: Path) -> None:
     model, other = random_model(mode, adapters=0.1), random_model(mode, seed=7)
-    model.weights.save(tmp_path)
+    save_weights(model.weights, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == sorted(
         set(sum(model.weights.units.values(), ()))
     )
-    other.weights.load(tmp_path)
+    load_weights(other.weights, tmp_path)
     for key, value in model.weights.state().items():
         assert torch.equal(other.weights.state()[key], value), key
     with pytest.raises(CheckpointError, match="lora_alpha 8, expected 4"):
-        random_model(mode, rank=2).weights.load(tmp_path)
+        load_weights(random_model(mode, rank=2).weights, tmp_path)
     with pytest.raises(CheckpointError, match="no weights at"):
-        random_model("split" if mode == "joint" else "joint").weights.load(tmp_path)
+        load_weights(random_model("split" if mode == "joint" else "joint").weights, tmp_path)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_saved_adapter_is_a_plain_peft_adapter(role: Role, tmp_path: Path) -> None:
     model = random_model(adapters=0.1)
-    model.weights.save(tmp_path)
+    save_weights(model.weights, tmp_path)
     base = LlamaForCausalLM(model.weights.bodies[0].model.get_base_model().config).eval()
     base.load_state_dict(model.weights.bodies[0].plain.state_dict())
     plain = PeftModel.from_pretrained(base, str(tmp_path / role)).eval()
@@ -476,11 +478,11 @@ def test_a_merged_copy_answers_as_the_adapter_does_and_leaves_it_alone() -> None
     weights, ids = random_model(adapters=0.1).weights, list(range(5, 60))
     before = {name: p.detach().clone() for name, p in weights.bodies[0].model.named_parameters()}
     for role in ROLES:
-        twin = weights.merged(role)
-        assert twin is weights.merged(role)
-        assert torch.equal(logits(weights.snapshot(role), ids), logits(twin, ids))
+        merged = weights.merged(role)
+        assert merged is weights.merged(role)
+        assert torch.equal(logits(weights.snapshot(role), ids), logits(merged, ids))
         with weights.acting_as(role) as active:
-            torch.testing.assert_close(logits(twin, ids), logits(active, ids), rtol=0, atol=1e-4)
+            torch.testing.assert_close(logits(merged, ids), logits(active, ids), rtol=0, atol=1e-4)
     assert not torch.allclose(logits(weights.merged("planner"), ids), logits(weights.merged("executor"), ids), atol=0.1)
     assert all(torch.equal(p, before[name]) for name, p in weights.bodies[0].model.named_parameters())
 

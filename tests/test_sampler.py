@@ -179,7 +179,7 @@ def played() -> tuple[Any, list[Rollout]]:
 def test_rows_keep_what_the_executor_would_have_read_next(played: tuple[Any, list[Rollout]]) -> None:
     model, rollouts = played
     episode = rollouts[0].episode
-    codec = model.sides["executor"].codec
+    codec = model.specs["executor"].codec
     last = last_observation(episode, model.prompts, codec)
     assert codec.tokenizer.decode(last).count(episode.turns[-1].observation) == 1
     rows = rows_of(episode, "executor", last=last)
