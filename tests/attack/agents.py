@@ -33,7 +33,7 @@ STALL = 1.0  # seconds
 
 
 class Broke(Exception):
-    """What a broken model raises; it goes through, as documented."""
+    """What a broken model or environment raises. From a model it reaches the caller, as documented."""
 
 
 def run_alone(model: Model, make: Any, task: Task, seed: int = 0) -> Episode:
@@ -53,7 +53,7 @@ def run_async(model: Model, make: Any, task: Task) -> None:
 
 
 def run_together(model: Model, make: Any, task: Task) -> None:
-    """One episode's trouble is not its sibling's."""
+    """A failing episode does not affect the other one of its batch."""
     healthy = ScriptedModel(lambda c: "1. make planks" if c.role == "planner" else "get 1 oak log")
 
     class Both:
@@ -65,7 +65,7 @@ def run_together(model: Model, make: Any, task: Task) -> None:
 
     jobs = [Job(task, Planner(FULL), Executor(FULL)), Job(DOOR, Planner(FULL), Executor(FULL))]
     bad, good = rollout(jobs, Both(), lambda t: make_env(t) if t is DOOR else make(t), limits=LIMITS)
-    assert not good.error and len(good.turns) == LIMITS.turns, "a sibling was harmed"
+    assert not good.error and len(good.turns) == LIMITS.turns, "the other episode of the batch was affected"
     for episode in (bad, good):
         check_record(episode)
 
@@ -147,7 +147,7 @@ class OddWorld:
         self.left = self.rng.randint(1, 9)
 
     def _odd(self, plain: Any, *odd: Any) -> Any:
-        """The plain answer, or trouble."""
+        """The plain answer, one of a wrong type, or an exception."""
         if self.rng.random() < self.calm:
             return plain
         if self.rng.random() < 0.4:
@@ -205,7 +205,7 @@ class Told:
 
 
 def attack_odd_world(text: str) -> None:
-    """An environment's trouble ends its episode; of what it says every report can be made."""
+    """A failing environment ends its own episode only, and the record of it is whole."""
     model = ScriptedModel(lambda c: "1. wait\n2. go after 1" if c.role == "planner" else "Action: wait")
     make = Told(text, calm=0.9)
     every(
@@ -224,7 +224,7 @@ def make_long(rng: Random) -> str:
 
 
 def attack_long(text: str) -> None:
-    """Very long observations and answers; what else runs on the event loop goes on meanwhile."""
+    """Very long observations and answers; other tasks on the event loop keep running."""
     turn = iter(range(10))
     model = ScriptedModel(lambda c: "1. make planks\n2. wait" if c.role == "planner" else "Action: wait")
     episode = Agent(model, make_env=Told(text, calm=1.0), limits=Limits(turns=2)).run(CUP)
@@ -235,7 +235,7 @@ def attack_long(text: str) -> None:
 
 
 async def beside(agent: Agent) -> None:
-    """Run the agent, and look every few milliseconds whether the event loop still runs."""
+    """Run the agent beside a task that measures how long the event loop is blocked."""
     longest = 0.0
 
     async def watch() -> None:
@@ -249,12 +249,12 @@ async def beside(agent: Agent) -> None:
     async for _ in agent.astream(CUP):
         pass
     watching.cancel()
-    assert longest < STALL, f"the event loop stood still for more than {STALL:g} s"
+    assert longest < STALL, f"the event loop was blocked for more than {STALL:g} s"
 
 
 TARGETS = (
-    Target("episode, hostile model", make_texts, attack_hostile_model, 20_000, 3.0),
+    Target("episode, hostile model", make_texts, attack_hostile_model, 25_000, 2.0),
     Target("episode, odd model", make_texts, attack_odd_model, 6_000, 5.0, (Broke,)),
     Target("episode, odd environment", make_texts, attack_odd_world, 8_000, 5.0),
-    Target("episode, long texts", make_long, attack_long, 40, 3_000.0),
+    Target("episode, long texts", make_long, attack_long, 50, 1_500.0),
 )

@@ -131,7 +131,7 @@ def normalising() -> LocalModel:
 
 
 def attack_normalising(text: str) -> None:
-    """A text that cannot be encoded without a mark costs its own episode, not its siblings."""
+    """A text that cannot be encoded without a mark costs its own episode, not the others of the batch."""
 
     class World(Letters):
         def step(self, action: str) -> StepResult:
@@ -143,7 +143,7 @@ def attack_normalising(text: str) -> None:
         bad, good = rollout(jobs, normalising(), World, Decoding(1.0, 2, 2), limits=Limits(turns=2, idle=9))
     except HiplanError as error:
         raise AssertionError("one text ended the whole batch") from error
-    assert len(good.turns) == 2 and not good.error, "a sibling was harmed"
+    assert len(good.turns) == 2 and not good.error, "the other episode of the batch was affected"
     codec = normalising().sides["executor"].codec
     opening = codec.tokenizer.convert_tokens_to_ids("<think>")
     prompts = [s.ids for c in bad.exchanges("executor") for s in c.segments if s.author == "user"]

@@ -136,4 +136,4 @@ def check_terminal(text: str) -> None:
     """No control character, bidirectional mark or lone surrogate is in what goes to a terminal."""
     if found := CONTROLS.search(text):
         around = text[max(0, found.start() - 20) : found.end() + 20]
-        raise AssertionError(f"{found[0]!r} reaches the terminal in {around!r}")
+        raise AssertionError(f"a control character reaches the terminal: {found[0]!r} in {around!r}")

@@ -80,7 +80,7 @@ OVERRIDES = (
 
 
 def aliases(rng: Random) -> str:
-    """Nested aliases: a few lines that stand for very many."""
+    """Nested aliases: a few lines that expand to very many values."""
     width, depth = rng.choice((2, 9)), rng.choice((3, 6, 9, 25))
     rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width if i else ['x'] * width)}]" for i in range(depth)]
     return "\n".join(rows) + f"\n{rng.choice(('train', 'seed', 'decodings', 'model'))}: *a{depth - 1}\n"
@@ -259,7 +259,7 @@ def make_command(rng: Random) -> bytes:
 
 
 def attack_command(data: bytes) -> None:
-    """A user's mistake is a message that no terminal minds, and exit code 2."""
+    """Both commands end with an exit code, and print nothing that controls a terminal."""
     name, _, rest = data.partition(b"\0")
     with tempfile.TemporaryDirectory() as parent:
         run = Path(parent) / os.fsdecode(name)
@@ -276,7 +276,7 @@ def attack_show_config(text: str) -> None:
 
 
 def printed(run: Callable[[], object], arguments: list[str]) -> None:
-    """Run a command in this process; what it prints must suit any terminal."""
+    """Run a command in this process; it must print nothing that controls a terminal."""
     with (
         StringIO() as out,
         redirect_stdout(out),
@@ -292,8 +292,8 @@ def printed(run: Callable[[], object], arguments: list[str]) -> None:
 
 
 TARGETS = (
-    Target("config file", make_settings, attack_settings, 40_000, 3.0),
-    Target("config override", make_override, attack_override, 70_000, 0.5),
+    Target("config file", make_settings, attack_settings, 40_000, 5.0),
+    Target("config override", make_override, attack_override, 70_000, 0.3),
     Target("panel file", json_files(PANEL, own=FIELDS), attack_panel, 60_000, 0.3),
     Target("plan file", line_files(*PLAN_LINES, own=FIELDS), attack_plan_file, 50_000, 0.4),
     Target("plan journal", line_files(*journal(), own=FIELDS), attack_journal, 30_000, 1.0),
@@ -303,6 +303,6 @@ TARGETS = (
     Target("episode", json_files(*episodes()), attack_episode, 40_000, 0.5, (ValueError,)),
     Target("diagnostics.json", json_files(DIAGNOSTICS, own=KEYS), attack_diagnostics, 40_000, 0.5),
     Target("study cell", json_files('{"cell": "0123", "results": {}}'), attack_kept, 30_000, 0.3),
-    Target("hiplan inspect and report", make_command, attack_command, 3_000, 60.0),
+    Target("hiplan inspect and report", make_command, attack_command, 3_000, 40.0),
     Target("run.py --show-config", make_override, attack_show_config, 3_000, 20.0),
 )

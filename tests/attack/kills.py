@@ -1,4 +1,4 @@
-"""Training runs that are killed with SIGKILL at random moments and resumed must end as an undisturbed run does."""
+"""Training runs that are killed with SIGKILL at random moments and resumed end with an undisturbed run's files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main_job(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """A run: ``work`` takes it from wherever it stands in a folder to its end. ``kills``: of one run at most."""
+    """A run: ``work`` starts or resumes it in a folder and finishes it. ``kills``: of one run at most."""
 
     name: str
     work: Callable[[Path], None]
@@ -69,7 +69,7 @@ def rows(folder: Path) -> int:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that a run wrote but its times."""
+    """All files of a run, without those that hold times."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if name not in TIMES}
 

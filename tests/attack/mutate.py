@@ -170,7 +170,7 @@ def encoded(text: str) -> bytes:
 
 # -- JSON -------------------------------------------------------------------------------------
 
-DEEP, LONG = "\uf8ff deep", "\uf8ff long"  # stand for what json.dumps cannot write
+DEEP, LONG = "\uf8ff deep", "\uf8ff long"  # replaced by what json.dumps cannot write
 
 
 def strange(rng: Random, own: Sequence[str] = ()) -> Any:
@@ -233,7 +233,7 @@ def _place(rng: Random, box: list[Any]) -> tuple[Any, Any]:
 
 
 def dumped(rng: Random, tree: Any) -> bytes:
-    """JSON, with what stands for deep nesting and long numbers written out."""
+    """JSON; ``DEEP`` and ``LONG`` become deep nesting and long numbers."""
     text = json.dumps(tree, ensure_ascii=rng.random() < 0.5)
     if "\uf8ff" in text or "\\uf8ff" in text:
         depth = rng.choice((50, 500, 5_000, 100_000))

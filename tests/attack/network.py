@@ -258,7 +258,7 @@ def attack_endpoint(data: bytes) -> None:
 
 
 def check_message(error: HiplanError) -> None:
-    """The message holds no key, and a command prints it so that no terminal minds."""
+    """The message holds no key, and nothing that controls a terminal once a command prints it."""
     assert KEY not in str(error), "the key is told"
     with mock.patch.object(hiplan.cli, "app", side_effect=error):
         printed(hiplan.cli.main, [])
@@ -320,7 +320,7 @@ def make_endpoint(rng: Random) -> str:
 
 
 def attack_settings(text: str) -> None:
-    """An address, a timeout, a key and surroundings of any kind: refused in one line, or asked in vain."""
+    """Any address, timeout, key and environment variable: refused, or the request fails with an ``EndpointError``."""
     url, seconds, key, variable, value, *_ = [*text.split("\n--\n"), "", "", "", "", ""]
     named = {"ATTACK_KEY": key, variable or "NO_PROXY": value}
     clean = {k: os.fsdecode(os.fsencode(printable_env(v))) for k, v in named.items()}
@@ -342,8 +342,8 @@ def printable_env(value: str) -> str:
 
 
 TARGETS = (
-    Target("endpoint, failing", make_answers, attack_endpoint, 1_500, 250.0),
-    Target("endpoint, failing, as a model", make_answers, attack_model, 500, 250.0),
+    Target("endpoint, failing", make_answers, attack_endpoint, 1_500, 350.0),
+    Target("endpoint, failing, as a model", make_answers, attack_model, 500, 350.0),
     Target("endpoint, cached answer", json_files(ENTRY, own=FIELDS), attack_cache, 1_000, 70.0),
-    Target("endpoint, settings", make_endpoint, attack_settings, 2_000, 30.0),
+    Target("endpoint, settings", make_endpoint, attack_settings, 3_000, 3.0),
 )

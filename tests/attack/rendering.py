@@ -18,6 +18,7 @@ from attack.core import Target, chance, check_terminal
 from attack.files import COSTS, DIAGNOSTICS, KEYS, METRICS, check_markdown, episodes, folder
 from attack.mutate import KINDS, damaged, encoded, hostile, json_files, line_files, mutated
 from attack.texts import CUP, DOOR, plan_of
+from experiments.ablate import Cell, summarize
 from hiplan.coordination import PlanGraph
 from hiplan.plan import Plan, ReplanKind, ReplanReason, StepStatus
 from hiplan.report import draw_curves, draw_plan, markdown_table, print_transcript, transcript, write_report
@@ -235,6 +236,14 @@ RUN_FILES = {  # the files of a run that its page is made from
 }
 
 
+WHOLE = {
+    "metrics__jsonl": encoded("".join(f"{line}\n" for line in METRICS)),
+    "times__json": b'{"wall_s": 3, "memory_mb": 900}',
+    "panels__json": b"{}",
+    "environment__json": b'{"parameters": {"total": 3, "trained": 1}}',
+}
+
+
 def make_run(rng: Random) -> bytes:
     name = rng.choice(list(RUN_FILES))
     return name.encode() + b"\0" + RUN_FILES[name](rng)
@@ -243,9 +252,15 @@ def make_run(rng: Random) -> bytes:
 def attack_run(data: bytes) -> None:
     """The page of a run of which one file is damaged."""
     name, _, damaged_file = data.partition(b"\0")
-    with folder(metrics__jsonl=encoded("\n".join(METRICS)), times__json=b'{"wall_s": 3}') as run:
-        (run / name.decode()).write_bytes(damaged_file)
+    with folder(**WHOLE | {name.decode().replace(".", "__"): damaged_file}) as run:
         check_page(undrawn(run))
+
+
+def attack_summary(data: bytes) -> None:
+    """What a study reads of such a run."""
+    name, _, damaged_file = data.partition(b"\0")
+    with folder(**WHOLE | {name.decode().replace(".", "__"): damaged_file}) as run:
+        json.dumps(summarize(Cell("main", 0), run, "0123"))
 
 
 # -- pictures ---------------------------------------------------------------------------------
@@ -273,7 +288,8 @@ TARGETS = (
     Target("terminal", make_parts, attack_terminal, 12_000, 12.0),
     Target("Mermaid, GraphML, JSON", make_parts, attack_graph, 20_000, 1.0),
     Target("Markdown", make_parts, attack_markdown, 30_000, 0.5),
-    Target("page of a hostile run", make_parts, attack_page, 1_200, 120.0),
-    Target("page of a damaged run", make_run, attack_run, 4_000, 40.0),
-    Target("pictures", make_parts, attack_pictures, 200, 900.0),
+    Target("page of a hostile run", make_parts, attack_page, 1_500, 60.0),
+    Target("page of a damaged run", make_run, attack_run, 5_000, 25.0),
+    Target("run of a study", make_run, attack_summary, 10_000, 0.7),
+    Target("pictures", make_parts, attack_pictures, 250, 600.0),
 )

@@ -14,7 +14,7 @@ from hiplan.coordination.matching import Match
 from hiplan.env import Oracle, PlanAware
 from hiplan.envs import make_env
 from hiplan.formats import parse_json, parse_numbered, render_json, render_numbered
-from hiplan.model import ScriptedModel
+from hiplan.model import Decoding, Request, ScriptedModel
 from hiplan.plan import MAX_STEPS, Plan, PlanStep, ReplanKind, ReplanReason
 from hiplan.prompts import BRIEF, FULL, parse_revision
 from hiplan.task import Task
@@ -25,8 +25,7 @@ DOOR = Task(env="crafting", params={"recipes": RECIPES, "goal": "door", "kinds":
 CUP = Task(env="household", params={"seed": 1, "kind": "clean", "places": 4})
 CRAFTING = (
     *RECIPES, "get 2 log", "get oak log", "get 9999 iron", "inventory", "make door", "get 3 tin", "craft", " using ",
-    "get ",
-    "make planks", "1", "0", "oak log", "door", "hinge", ", ",
+    "get ", "make planks", "1", "0", "oak log", "door", "hinge", ", ",
 )  # fmt: skip
 HOUSEHOLD = (
     "go to rack 1", "open box 1", "take cup 1 from rack 1", "put cup in box 1", "clean cup 1 with sink 1", "look",
@@ -55,7 +54,7 @@ def attack_json(data: bytes) -> None:
 
 
 def check_plan(plan: Plan) -> None:
-    """Written in any way and read again it has the same steps, and a record can hold it."""
+    """The plan keeps its steps when it is written and read, and an episode can record it."""
     assert parse_numbered(render_numbered(plan)).steps == plan.steps, "numbered text changed the steps"
     assert parse_json(render_json(plan)).steps == plan.steps, "JSON changed the steps"
     check_record(Episode(CUP, "", plans=[PlanRecord(0, plan)]))
@@ -81,7 +80,7 @@ def attack_action(text: str) -> None:
 
 def make_dense(rng: Random) -> str:
     """Long plans whose steps wait for very many others, with something wrong or not."""
-    n = rng.choice((300, 700, MAX_STEPS))
+    n = rng.choice((300, 700, MAX_STEPS - 2))
     waits = rng.choice(
         (lambda i: range(1, i), lambda i: range(max(1, i - 60), i), lambda i: [i % n + 1], lambda i: [i + 1])
     )
@@ -95,7 +94,7 @@ def make_dense(rng: Random) -> str:
 
 
 def attack_world(task: Task, own: Sequence[str]) -> Callable[[str], None]:
-    """The text's lines as actions, after a few that make sense: one that is refused changes nothing."""
+    """The text's lines as actions, after a few useful ones: a refused action changes nothing."""
 
     def attack(text: str) -> None:
         rng, env = chance(text), make_env(task)
@@ -104,9 +103,8 @@ def attack_world(task: Task, own: Sequence[str]) -> Callable[[str], None]:
             before = env.state_key()
             result = env.step(action)
             assert isinstance(result.observation, str) and result.reward in (0.0, 1.0)
-            assert not result.refused or (env.state_key() == before and not result.reward), (
-                "a refused action had an effect"
-            )
+            unchanged = env.state_key() == before and result.reward == 0.0
+            assert unchanged or not result.refused, "a refused action had an effect"
         env.close()
 
     return attack
@@ -135,7 +133,7 @@ TASK_WORDS = (*CRAFTING, "recipes", "goal", "kinds", "seed", "depth", "crafts", 
 
 
 def make_recipes(rng: Random) -> bytes:
-    """Recipes, now and then in long chains or with many ways to meet one."""
+    """Recipes, sometimes in long chains or with many items that meet one ingredient."""
     if rng.random() < 0.995:
         return json_files(*CRAFTING_TASKS, own=TASK_WORDS)(rng)
     n = rng.choice((30, 300, 3_000))
@@ -149,7 +147,7 @@ def make_recipes(rng: Random) -> bytes:
 
 
 def attack_task(env: str) -> Callable[[bytes], None]:
-    """Parameters of a task: refused, or played by the environment's own oracle."""
+    """Parameters of a task: refused, or the environment's own oracle can play it."""
 
     def attack(data: bytes) -> None:
         try:
@@ -189,7 +187,7 @@ def said(generator: Any, text: str) -> Any:
             ask = generator.send(answer)
         except StopIteration as stop:
             return stop.value
-        (answer,) = ScriptedModel([text]).complete([type("Asked", (), {"conversation": ask.conversation})()])  # type: ignore[list-item]
+        (answer,) = ScriptedModel([text]).complete([Request(ask.conversation, Decoding())])
 
 
 def attack_matchers(text: str) -> None:
@@ -203,23 +201,11 @@ JUDGEMENTS = (
     '{"reason": "good", "correctness": 5, "followability": 5, "standardisation": 5}',
     '{"reason": "", "correctness": 1.5, "followability": 2, "standardisation": 4}',
 )
-JUDGE_KEYS = (
-    "reason",
-    "correctness",
-    "followability",
-    "standardisation",
-    "5",
-    "1",
-    "6",
-    "```json\n",
-    "\n```",
-    "{",
-    "}",
-)
+JUDGE_KEYS = ("reason", "correctness", "followability", "standardisation", "5", "1", "6", "```json\n", "\n```", "{")
 
 
 def attack_judge(data: bytes) -> None:
-    """A judge's answer is a score in range, or nobody's: it is not made up."""
+    """A judge's answer gives three scores in range, or none and a reason."""
     text = data.decode("utf-8", "surrogateescape")
     (score,) = llm_judge(ScriptedModel([text, text]))([Submission(DOOR, "seen", plan_of("make door"))])
     if isinstance(score, PlanScore):
@@ -229,7 +215,7 @@ def attack_judge(data: bytes) -> None:
 
 
 def attack_judge_question(text: str) -> None:
-    """Nothing that is judged can close the marks it stands between."""
+    """No judged text can close the marks around it."""
     asked: list[str] = []
 
     def answer(conversation: Any) -> str:
@@ -250,7 +236,7 @@ def make_two(rng: Random) -> str:
 
 
 def attack_prompts(text: str) -> None:
-    """No observation reads as another plan, and none as turns that were not taken: not even the prompt's own words."""
+    """No observation makes a prompt that tells of another plan or other turns, whatever of a true prompt it repeats."""
     seen, _, rest = text.partition(DONE)
     plan = plan_of(rest)
     revised = acted([("look", f"first {seen}")], plan_of("make planks"))
@@ -278,7 +264,7 @@ def acted(turns: Sequence[tuple[str, str]], plan: Plan) -> Episode:
 TARGETS = (
     Target("plan, numbered", texts(*PLANS, own=KINDS["plans"]), attack_numbered, 90_000, 0.3),
     Target("plan, JSON", json_files(*JSON_PLANS, own=PLAN_KEYS), attack_json, 80_000, 0.2),
-    Target("plan, dense", make_dense, attack_numbered, 100, 1_000.0),
+    Target("plan, dense", make_dense, attack_numbered, 150, 300.0),
     Target("revision", texts("keep", *PLANS, own=(*KINDS["plans"], "keep", "Keep.")), attack_revision, 40_000, 0.3),
     Target("action", texts(*ACTIONS, own=KINDS["turns"]), attack_action, 60_000, 0.1),
     Target("crafting, actions", texts(*CRAFTING, own=CRAFTING), attack_world(DOOR, CRAFTING), 60_000, 0.3),

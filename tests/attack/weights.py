@@ -203,8 +203,8 @@ def attack_checkpoint(data: bytes) -> None:
 
 TARGETS = (
     Target("stage.json, facts", make_stage, attack_stage_facts, 20_000, 2.0),
-    Target("stage.json", make_stage, attack_stage, 1_500, 90.0),
-    Target("adapter", make_adapter, attack_adapter, 600, 200.0),
-    Target("hiplan.json", make_style, attack_style, 600, 120.0),
+    Target("stage.json", make_stage, attack_stage, 3_000, 15.0),
+    Target("adapter", make_adapter, attack_adapter, 800, 120.0),
+    Target("hiplan.json", make_style, attack_style, 800, 80.0),
     Target("checkpoint", make_checkpoint, attack_checkpoint, 12_000, 15.0),
 )
