@@ -256,5 +256,5 @@ TARGETS = (
     Target("episode, hostile model", make_texts, attack_hostile_model, 25_000, 2.0),
     Target("episode, odd model", make_texts, attack_odd_model, 6_000, 5.0, (Broke,)),
     Target("episode, odd environment", make_texts, attack_odd_world, 8_000, 5.0),
-    Target("episode, long texts", make_long, attack_long, 50, 1_500.0),
+    Target("episode, long texts", make_long, attack_long, 150, 400.0),
 )

@@ -161,5 +161,5 @@ TARGETS = (
         for name, family in FAMILIES.items()
     ),
     *(Target(f"chat codec, {n} as text", make_parts(PLAIN[n][1]), attack_plain(n), 2_000, 2.0) for n in PLAIN),
-    Target("chat codec, normalising", make_folded, attack_normalising, 1_000, 60.0),
+    Target("chat codec, normalising", make_folded, attack_normalising, 2_000, 25.0),
 )

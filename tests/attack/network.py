@@ -342,8 +342,8 @@ def printable_env(value: str) -> str:
 
 
 TARGETS = (
-    Target("endpoint, failing", make_answers, attack_endpoint, 1_500, 350.0),
-    Target("endpoint, failing, as a model", make_answers, attack_model, 500, 350.0),
-    Target("endpoint, cached answer", json_files(ENTRY, own=FIELDS), attack_cache, 1_000, 70.0),
+    Target("endpoint, failing", make_answers, attack_endpoint, 2_000, 350.0),
+    Target("endpoint, failing, as a model", make_answers, attack_model, 700, 400.0),
+    Target("endpoint, cached answer", json_files(ENTRY, own=FIELDS), attack_cache, 1_500, 40.0),
     Target("endpoint, settings", make_endpoint, attack_settings, 3_000, 3.0),
 )

@@ -288,8 +288,8 @@ TARGETS = (
     Target("terminal", make_parts, attack_terminal, 12_000, 12.0),
     Target("Mermaid, GraphML, JSON", make_parts, attack_graph, 20_000, 1.0),
     Target("Markdown", make_parts, attack_markdown, 30_000, 0.5),
-    Target("page of a hostile run", make_parts, attack_page, 1_500, 60.0),
-    Target("page of a damaged run", make_run, attack_run, 5_000, 25.0),
+    Target("page of a hostile run", make_parts, attack_page, 3_000, 60.0),
+    Target("page of a damaged run", make_run, attack_run, 8_000, 15.0),
     Target("run of a study", make_run, attack_summary, 10_000, 0.7),
-    Target("pictures", make_parts, attack_pictures, 250, 600.0),
+    Target("pictures", make_parts, attack_pictures, 400, 400.0),
 )

@@ -51,7 +51,7 @@ def bad(tallies: Tallies, killed: Sequence[Killed]) -> int:
 
 def of_kills(one: Killed) -> str:
     told = "; ".join(one.problems) or f"the {one.files} files of every run were those of an undisturbed one"
-    return f"{one.subject}: {one.kills} kills in {one.runs} runs; {told}"
+    return f"{one.subject}: kills {one.kills}, runs {one.runs}; {told}"
 
 
 def write_report(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from attack import faults, pool, registry, summary
+from attack import codec, faults, pool, registry, summary
 from attack.core import CONTROLS, LIMIT, Target, attempt, check_terminal, input_of
 from attack.files import check_markdown
 from attack.kills import Killed, differences
 from attack.pool import Tally
 from attack.rendering import check_page
+from hiplan.trace import printable
 
 SECONDS = 0.3  # of each target, roughly
 MOST = 200
@@ -91,6 +92,14 @@ def test_the_checks_of_terminals_and_markdown_see_what_is_injected() -> None:
         check_markdown("a <b>")
 
 
+def test_the_attack_on_a_codec_sees_forged_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, coded = registry.BY_NAME["chat codec, phi3"], codec.codec_of("phi3")
+    naive = coded.tokenizer.backend_tokenizer
+    monkeypatch.setattr(coded, "content", lambda text: tuple(naive.encode(printable(text)).ids))
+    found = [outcome.finding for i in range(40) if (outcome := attempt(target, 0, i)).finding]
+    assert any("a mark was forged" in finding.message for finding in found)
+
+
 def test_runs_that_differ_by_a_byte_or_a_file_differ() -> None:
     assert differences({"a": b"1", "b": b"2"}, {"a": b"1", "b": b"2"}) == []
     assert differences({"a": b"1", "b": b"2"}, {"a": b"0", "c": b"2"}) == ["a", "b", "c"]
@@ -105,7 +114,7 @@ def test_the_report_replaces_the_figures_alone(tmp_path: Path) -> None:
     text = path.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "| plan file | 1,000 | 990 | 10 | 0 | 2.0 | 0.25 s (#7) |" in text
-    assert "1,000 inputs and 9 kills in 1 min" in text and "trainer: 9 kills in 2 runs" in text
+    assert "1,000 inputs and 9 kills in 1 min" in text and "trainer: kills 9, runs 2" in text
     path.write_text("no marks")
     with pytest.raises(ValueError, match="has no lines"):
         summary.write_report(path, [], {}, [], 0.0)
