@@ -18,6 +18,7 @@ from experiments.job import Job
 from experiments.settings import read_run, resolve
 
 HANGS = 300  # seconds; only a run that hangs takes so long
+MANY = 10  # problems, after which no more runs are killed
 TIMES = ("times.jsonl", "times.json", "report.html")  # hold wall times, or are made of files that do
 SMALL = (
     "threads=1", "panel_tasks=2", "decodings=[greedy]", "eval_turns=3", "weights.lora={rank: 2, alpha: 4}",
@@ -90,7 +91,7 @@ def killed_run(
         process, began = begin(subject, folder), time.monotonic()
         goal, wait = rng.randint(1, total), rng.random() * seconds
         if rng.random() < 0.5:
-            while process.is_alive() and rows(folder) < goal:
+            while process.is_alive() and rows(folder) < goal and time.monotonic() < began + HANGS:
                 time.sleep(0.005)
             wait = rng.random() * seconds / total
             began = time.monotonic()
@@ -134,7 +135,7 @@ def kill_runs(
         return done, problem or (f"run {number} differs in {', '.join(different[:3])}" if different else "")
 
     with ThreadPoolExecutor(parallel) as pool:
-        while found.kills < kills:
+        while found.kills < kills and len(found.problems) < MANY:
             left = [min(subject.kills, kills - found.kills - subject.kills * i) for i in range(parallel)]
             started = [pool.submit(one, found.runs + i, n) for i, n in enumerate(left) if n > 0]
             for future in started:

@@ -72,8 +72,8 @@ def work(connection: Connection, state: Any, seed: int, limit: float, place: str
     os.dup2(quiet, 2)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    while chunk := connection.recv():
-        name, start, stop = chunk
+    while True:
+        name, start, stop = connection.recv()
         tally = Tally(inputs=stop - start)
         for index in range(start, stop):
             state[0], state[1] = index, time.monotonic()
@@ -84,7 +84,6 @@ def work(connection: Connection, state: Any, seed: int, limit: float, place: str
             if outcome.finding:
                 tally.find(outcome.finding)
         connection.send(tally)
-    os._exit(0)  # threads that inputs left behind are not waited for
 
 
 class Worker:
