@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from experiments.settings import read_run, resolve
 
 HANGS = 300  # seconds; only a run that hangs takes so long
 MANY = 10  # problems, after which no more runs are killed
-TIMES = ("times.jsonl", "times.json", "report.html")  # hold wall times, or are made of files that do
+OTHER = ("times.jsonl", "times.json", "report.html", ".lock")  # hold wall times or a process's number, or show them
 SMALL = (
     "threads=1", "panel_tasks=2", "decodings=[greedy]", "eval_turns=3", "weights.lora={rank: 2, alpha: 4}",
     "train.groups=2",
@@ -70,9 +71,9 @@ def rows(folder: Path) -> int:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files of a run, without those that hold times."""
+    """All files of a run, without those that hold times or the number of a process."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if name not in TIMES}
+    return {name: path.read_bytes() for name, path in found.items() if name not in OTHER}
 
 
 def differences(expected: dict[str, bytes], got: dict[str, bytes]) -> list[str]:
@@ -132,6 +133,7 @@ def kill_runs(
         chance = random.Random(f"{seed}/{subject.name}/{number}")
         done, problem = killed_run(subject, folder, wanted, seconds, rows(unbroken), chance)
         different = [] if problem else differences(expected, files(folder))
+        shutil.rmtree(folder)
         return done, problem or (f"run {number} differs in {', '.join(different[:3])}" if different else "")
 
     with ThreadPoolExecutor(parallel) as pool:

@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ SETTINGS = {  # of this process and its workers, before they import torch and tr
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for small files that are flushed again and again
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"),
            TimeRemainingColumn())  # fmt: skip
 
@@ -80,6 +82,13 @@ def options(given: Sequence[str]) -> argparse.Namespace:
     chosen = parser.parse_args(given)
     if chosen.inputs < 0 or chosen.kills < 0 or chosen.parallel < 1:
         parser.error("--inputs and --kills take numbers from 0, --parallel from 1")
+    if chosen.report:
+        from attack.summary import around
+
+        try:
+            around(chosen.report)
+        except ValueError as error:
+            parser.error(str(error))
     if chosen.index is not None and len(chosen.target or ()) != 1:
         parser.error("--index goes with one --target")
     if chosen.target:
@@ -106,6 +115,7 @@ def attack(
     random.Random(seed).shuffle(queue)  # so that the first minutes tell how long the rest takes
     with (
         tempfile.TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as place,
+        tempfile.TemporaryDirectory(prefix="attack-", dir=MEMORY, ignore_cleanup_errors=True) as small,
         Progress(*COLUMNS, console=console) as progress,
     ):
         if queue:
@@ -115,15 +125,11 @@ def attack(
                 tallies[name].add(tally)
                 progress.advance(bar, BY_NAME[name].ms * tally.inputs)
 
-            attack_all(queue, seed, parallel, LIMIT, Path(place), done)
+            attack_all(queue, seed, parallel, LIMIT, Path(small), done)
         for subject, share in split_kills(kills):
             if share:
-                line = progress.add_task(f"kills, {subject.name}", total=share)
-                killed.append(
-                    kill_runs(
-                        subject, share, seed, parallel, Path(place), lambda n, line=line: progress.advance(line, n)
-                    )
-                )
+                advance = partial(progress.advance, progress.add_task(f"kills, {subject.name}", total=share))
+                killed.append(kill_runs(subject, share, seed, parallel, Path(place), advance))
     return tallies, killed
 
 

@@ -54,15 +54,21 @@ def of_kills(one: Killed) -> str:
     return f"{one.subject}: kills {one.kills}, runs {one.runs}; {told}"
 
 
-def write_report(
-    path: Path, command: Sequence[str], tallies: Tallies, killed: Sequence[Killed], seconds: float
-) -> None:
-    """Put the figures between the file's marks. Raises ``ValueError`` for a file without them."""
-    text = path.read_text(encoding="utf-8")
+def around(path: Path) -> tuple[str, str]:
+    """The file's text up to its first mark and from its second. Raises ``ValueError`` where it has no such marks."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, first, rest = text.partition(MARKS[0])
     _, last, after = rest.partition(MARKS[1])
     if not (first and last):
         raise ValueError(f"{str(path)!r} has no lines {MARKS[0]!r} and {MARKS[1]!r} to put the figures between")
+    return before + first, last + after
+
+
+def write_report(
+    path: Path, command: Sequence[str], tallies: Tallies, killed: Sequence[Killed], seconds: float
+) -> None:
+    """Put the figures between the file's marks."""
+    before, after = around(path)
     inputs, kills = sum(tally.inputs for tally in tallies.values()), sum(one.kills for one in killed)
     lines = [
         f"`{shlex.join(command)}`: {inputs:,} inputs and {kills} kills in {seconds / 60:.0f} min on {hardware()}; "
@@ -75,7 +81,7 @@ def write_report(
         *(f"- {of_kills(one)}" for one in killed),
     ]
     figures = "\n".join(lines).rstrip()
-    path.write_text(f"{before}{first}\n\n{figures}\n\n{last}{after}", encoding="utf-8")
+    path.write_text(f"{before}\n\n{figures}\n\n{after}", encoding="utf-8")
 
 
 def hardware() -> str:

@@ -251,7 +251,7 @@ def attack_prompts(text: str) -> None:
     turns = acted([("look", f"first {seen}"), ("wait", "second")], plan)
     for tell in (lambda e: FULL.revise(e, ReplanReason(kind=ReplanKind.STUCK), ()), FULL.resume):
         true = tell(turns)
-        lie = true[true.index("first ") : true.index("second") + len("second")]
+        lie = true[true.index("first") : true.index("second") + len("second")]
         for words in (lie, f"first {seen}\n> wait\nsecond"):
             assert tell(acted([("look", words)], plan)) != true, "an observation was taken for a turn"
 

@@ -46,7 +46,7 @@ def copy_of(source: Path) -> Iterator[Path]:
     """A copy of a folder; its tensors, which nothing writes into, are links."""
 
     def copy(source: str, target: str) -> None:
-        (os.link if source.endswith(".safetensors") else shutil.copyfile)(source, target)
+        (os.symlink if source.endswith(".safetensors") else shutil.copyfile)(source, target)
 
     with tempfile.TemporaryDirectory() as parent:
         shutil.copytree(source, Path(parent) / "copy", copy_function=copy)
