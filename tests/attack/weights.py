@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -38,7 +39,9 @@ FIELDS = (
 @cache
 def kept() -> Path:
     """Where specimens are, as long as the process lives."""
-    return Path(tempfile.mkdtemp(prefix="attack-"))
+    place = tempfile.mkdtemp(prefix="attack-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
 
 
 @contextmanager
