@@ -154,7 +154,7 @@ def test_what_is_no_plain_adapter_is_refused(stage: Path, tmp_path: Path) -> Non
     about.write_text(json.dumps(facts))
     whole = file.read_bytes()
     save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(1)}, file)
-    with pytest.raises(CheckpointError, match=r"holds lm_head\.weight, for which"):
+    with pytest.raises(CheckpointError, match=r"has the parameter 'lm_head\.weight', but the 'planner' adapter"):
         load_model(planner=tmp_path / "adapter")
     file.write_bytes(whole[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -178,7 +178,7 @@ def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert (agent.limits, agent.decoding) == (Limits(turns=7), Decoding(0.0, 5, 6))
     assert (agent.replan, agent.matcher) == (REPLAN_POLICIES["every_turn"], best_known)
     assert agent.model.prompts.name == "brief"
-    with pytest.raises(CheckpointError, match="is not a stage folder"):
+    with pytest.raises(CheckpointError, match="is not a stage checkpoint"):
         load_agent(tmp_path)
     save_stage(model, tmp_path / "odd", about | {"matcher": None})
     with pytest.raises(ConfigError, match="trained with a matcher function that has no name; pass it as matcher"):
