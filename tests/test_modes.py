@@ -9,7 +9,7 @@ import pytest
 import torch
 from doubles import frozen, random_model
 from peft import PeftModel
-from test_trainer import EXECUTOR, JOINT, PLANNER, build, changed
+from trainers import EXECUTOR, JOINT, PLANNER, build, changed
 from transformers import AutoModelForCausalLM
 
 from hiplan.errors import ConfigError, InternalError
