@@ -6,14 +6,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from worlds import (
-    DOOR,
-    STICK,
-    STICKS,
-    crafting,
-    made,
-    play,
-)
+from worlds import DOOR, STICK, STICKS, crafting, made, play
 
 from hiplan.envs import make_env
 from hiplan.envs.crafting import ITEMS

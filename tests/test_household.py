@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from worlds import (
-    household,
-    made,
-)
+from worlds import household, made
 
 from hiplan.envs import Household, make_env
 from hiplan.errors import TaskError

@@ -8,16 +8,9 @@ import re
 import networkx as nx
 from hypothesis import given
 from hypothesis import strategies as st
-from tracking import (
-    ACTIVE,
-    DIAMOND,
-    DONE,
-    FAILED,
-)
+from tracking import ACTIVE, DIAMOND, DONE, FAILED
 
-from hiplan.coordination import (
-    PlanGraph,
-)
+from hiplan.coordination import PlanGraph
 from hiplan.formats import parse_numbered
 from hiplan.plan import Plan, PlanStep
 

@@ -5,18 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from tracking import (
-    CHAIN,
-    DIAMOND,
-    judged,
-)
+from tracking import CHAIN, DIAMOND, judged
 
-from hiplan.coordination import (
-    Tracker,
-    never,
-    on_failure,
-    replan,
-)
+from hiplan.coordination import Tracker, never, on_failure, replan
 from hiplan.coordination.replan import idle_turns
 from hiplan.plan import ReplanKind, ReplanReason
 from hiplan.prompts import STYLES

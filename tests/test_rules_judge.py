@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tracking import (
-    CHAIN,
-    CUP,
-    TREE,
-    plan_aware,
-)
+from tracking import CHAIN, CUP, TREE, plan_aware
 
-from hiplan.coordination import (
-    PlanScore,
-    judge_plan,
-)
+from hiplan.coordination import PlanScore, judge_plan
 from hiplan.formats import parse_numbered
 from hiplan.task import Task
 

@@ -29,13 +29,7 @@ from tracking import (
 )
 
 from hiplan.agent import Agent
-from hiplan.coordination import (
-    Limits,
-    Tracker,
-    matching,
-    never,
-    scores,
-)
+from hiplan.coordination import Limits, Tracker, matching, never, scores
 from hiplan.coordination.adherence import Judged, adherence
 from hiplan.coordination.matching import lexical_scores
 from hiplan.executors import Executor

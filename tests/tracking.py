@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from hiplan.coordination import (
-    Tracker,
-)
+from hiplan.coordination import Tracker
 from hiplan.coordination.adherence import Judged
 from hiplan.coordination.matching import best_known
 from hiplan.env import PlanAware
