@@ -17,9 +17,10 @@ from rich.console import Console
 from experiments.studies import SEARCH_SEED, Study
 from hiplan.errors import ConfigError
 from hiplan.runs.cells import Cell, run_cells
-from hiplan.runs.diagnose import AFTER, Setting, measure_reliance
+from hiplan.runs.diagnose import Setting, measure_reliance
 from hiplan.runs.job import read_metrics
 from hiplan.runs.settings import RunConfig, check, matched, read_run, resolve
+from hiplan.runs.tables import AFTER
 
 HERE = Path(__file__).resolve().parent
 Summary = dict[str, Any]

@@ -16,7 +16,13 @@ from hiplan.cli.train import Config, DryRun, Env, Match, Model, Out, PanelSeed, 
 from hiplan.errors import ConfigError
 from hiplan.report.terminal import Terminal
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+)
 HELP = f"""{job.train.__doc__}
 
 The same as hiplan train; ablate runs the studies.

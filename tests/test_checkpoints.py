@@ -44,9 +44,9 @@ def test_a_save_that_is_cut_short_anywhere_leaves_a_whole_checkpoint(
                 patch.setattr(place, name, until_spent(getattr(place, name)))
             checkpoint.save_state(folder / "000002-0", Read(new), {"n": 2})
             finished = True
-        newest = checkpoint.latest(folder)
+        newest = checkpoint.load_latest(folder)
         assert newest is not None
-        tensors, state = checkpoint.load_state(newest)
+        _, tensors, state = newest
         assert torch.equal(tensors["a"], old["a"] if state["n"] == 1 else new["a"])
         checkpoint.save_state(folder / "000002-0", new, {"n": 2})  # what the cut one left is no hindrance
         checkpoint.prune(folder, keep=1)
@@ -66,7 +66,7 @@ def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.load_latest(tmp_path) is None
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):
         checkpoint.load_state(tmp_path / "nowhere")
     checkpoint.save_state(tmp_path / "1", {"a": torch.zeros(1)}, {})

@@ -182,5 +182,5 @@ def test_a_stage_remembers_the_choice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="plain text '<<"):
         LocalModel.load(str(folder))
     model = LocalModel.load(str(folder), plain_delimiters=True)
-    save_stage(model, tmp_path / "stage", str(folder), {})
+    save_stage(model, tmp_path / "stage", {})
     assert load_stage(tmp_path / "stage").sides["executor"].codec.plain_delimiters

@@ -18,16 +18,15 @@ import pytest
 import yaml
 
 from hiplan import files
+from hiplan.envs import Panel
 from hiplan.errors import CheckpointError, ConfigError, TaskError, UserError
-from hiplan.evaluation import Panel
-from hiplan.loading import load_model
+from hiplan.loading import load_model, stage_facts
 from hiplan.models.local import LocalModel, find_model
 from hiplan.models.settings import LoraSettings, WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.report import draw_curves, draw_plan, write_report
 from hiplan.runs.export import convert_stage
 from hiplan.runs.job import read_metrics
-from hiplan.runs.measure import as_trained
 from hiplan.runs.settings import read_run, resolve
 from hiplan.task import Task
 from hiplan.trace import Episode
@@ -141,7 +140,7 @@ def test_plain_aliases_are_as_good_as_ever() -> None:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stage") / "joint"
-    save_stage(LocalModel.load("tiny-v1", WeightsConfig(lora=LoraSettings(rank=2, alpha=4))), folder, "tiny-v1", {})
+    save_stage(LocalModel.load("tiny-v1", WeightsConfig(lora=LoraSettings(rank=2, alpha=4))), folder, {})
     return folder
 
 
@@ -161,7 +160,7 @@ SHAPES = [
 def test_a_broken_stage_file_is_one_line(content: bytes, stage: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(stage, tmp_path / "joint"))
     (broken / "stage.json").write_bytes(content)
-    for read in (load_stage, as_trained, lambda folder: convert_stage(folder, "joint", tmp_path / "out", "planner")):
+    for read in (load_stage, stage_facts, lambda folder: convert_stage(folder, "joint", tmp_path / "out", "planner")):
         with pytest.raises(CheckpointError) as caught:
             read(broken)
         one_line(caught, "joint' is not a stage checkpoint", "expected a folder such as RUN/stages/joint")
@@ -292,7 +291,7 @@ def writers(folder: Path) -> dict[str, Any]:
         "000001-0": lambda: checkpoint.save_state(folder / "000001-0", tensors, state),
         "text": lambda: files.write_text(folder / "text", "x" * 100_000),
         "metrics.jsonl": lambda: log.add({"kind": "train", "words": "x" * 100_000}),
-        "joint": lambda: save_stage(model, folder / "joint", "tiny-v1", {}),
+        "joint": lambda: save_stage(model, folder / "joint", {}),
         "report.html": lambda: write_report(folder),
         "curves.png": lambda: draw_curves([], folder / "curves.png"),
         "plans.png": lambda: draw_plan(Episode(Task(env="e"), ""), folder / "plans.png"),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from doubles import Letters, letters, random_model
 
+from hiplan.envs import TaskSuite
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.training import checkpoint
 from hiplan.training.config import Stage, TrainConfig
@@ -112,7 +113,8 @@ def trainer(folder: Path) -> ProgressiveTrainer:
     """A run of six iterations with a checkpoint after each; the two newest are kept."""
     config = TrainConfig(stages=STAGES, groups=2, group_size=2, plan_tokens=4, action_tokens=4, turns=1)
     model = random_model(seed=1)
-    return ProgressiveTrainer(model, lambda rng: letters(1), Letters, config, folder=folder, checkpoint_every=1)
+    suite = TaskSuite("letters", Letters, lambda rng: letters(1))
+    return ProgressiveTrainer(model, suite, config=config, output_dir=folder, resume=True, checkpoint_every=1)
 
 
 @pytest.fixture(scope="module")

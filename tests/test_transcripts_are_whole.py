@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from hiplan.coordination import Limits, never
 from hiplan.executors import Executor
 from hiplan.formats import JSON, parse_json, parse_numbered
-from hiplan.model import Completion, Request, ScriptedModel
+from hiplan.model import Completion, Model, Request, ScriptedModel
 from hiplan.plan import Plan, PlanRevision, PlanStep
 from hiplan.planners import FixedPlanner, Planner
 from hiplan.prompts import FULL
-from hiplan.sampler import Job, rollout
+from hiplan.sampler import Job, Sampler
 from hiplan.trace import Candidate, Episode
 
 LONE = "\ud800 and \udfff"
@@ -62,12 +62,8 @@ def test_an_episode_with_lone_surrogates_everywhere_can_be_kept() -> None:
     texts = {"planner": f'{{"goal": "{ESCAPED}", "steps": [{{"id": 1, "description": "say a"}}]}}', "executor": LONE}
     model = ScriptedModel(lambda conversation: texts[conversation.role])
 
-    (episode,) = rollout(
-        [Job(letters(), Planner(replace(FULL, format=JSON)), Executor())],
-        model,
-        Odd,
-        policy=never,
-        limits=Limits(turns=2),
+    (episode,) = Sampler(model, Odd, replan=never, limits=Limits(turns=2)).run(
+        [Job(letters(), Planner(replace(FULL, format=JSON)), Executor())]
     )
     read = again(episode)
     assert read.plan is not None and read.plan.goal == "? and ?" and read.turns[0].state_key == "? and ?"
@@ -88,12 +84,12 @@ def test_numbers_that_are_not_finite_are_kept(logprobs: list[float], score: floa
 
 
 def test_a_rollout_of_a_diverged_model_can_be_read_back() -> None:
-    class Diverged:
+    class Diverged(Model):
         def complete(self, requests: list[Request]) -> list[Completion]:
             return [Completion("a", (1, 2), (math.nan, -math.inf), (5,)) for _ in requests]
 
     planner = FixedPlanner(Plan(steps=(PlanStep(id=1, description="say a"),)))
-    (episode,) = rollout([Job(letters(), planner, Executor())], Diverged(), Letters)
+    (episode,) = Sampler(Diverged(), Letters).run([Job(letters(), planner, Executor())])
     logprobs = again(episode).conversations["executor"].segments[-1].logprobs
     assert math.isnan(logprobs[0]) and logprobs[1] == -math.inf
     assert '"logprobs":["nan","-inf"]' in episode.to_json()
@@ -101,5 +97,5 @@ def test_a_rollout_of_a_diverged_model_can_be_read_back() -> None:
 
 def test_finite_numbers_are_written_as_numbers() -> None:
     job = Job(letters(), FixedPlanner(Plan(steps=(PlanStep(id=1, description="say a"),))), Executor())
-    (episode,) = rollout([job], ScriptedModel(["a"]), Letters)
+    (episode,) = Sampler(ScriptedModel(["a"]), Letters).run([job])
     assert json.loads(episode.to_json())["turns"][0]["reward"] == 1.0

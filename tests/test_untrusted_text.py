@@ -48,8 +48,9 @@ def test_an_endpoints_words_reach_no_terminal_as_they_are(tmp_path: Path) -> Non
         with pytest.raises(EndpointError) as caught:
             Endpoint(server.url, "m").ask([{"messages": [{"role": "user", "content": "a"}]}])
         assert str(caught.value).isprintable() and "\\x1b[31mred" in str(caught.value)
-        options = ["--out", tmp_path / "p.jsonl", "--endpoint", server.url, "--model", f"m{ANSI}", "--tasks", "1"]
-        command = [sys.executable, ROOT / "experiments" / "run.py", "plans", *options]
+        planner = "planner=" + json.dumps({"url": server.url, "model": f"m{ANSI}"})
+        options = [tmp_path / "p.jsonl", "--set", planner, "--set", "tasks=1"]
+        command = [sys.executable, "-m", "hiplan.cli", "plans", *options]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not done.stdout
     harmless(done.stderr)

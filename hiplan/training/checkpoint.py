@@ -70,7 +70,7 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] 
     A damaged one is passed over, with a warning, for the one before. Raises ``CheckpointError`` where all are damaged.
     """
     damage: CheckpointError | None = None
-    for path in sorted(_numbered(folder), reverse=True):
+    for path in sorted((p for p in folder.glob("[0-9]*") if (p / "state.json").is_file()), reverse=True):
         try:
             tensors, state = load_state(path)
         except CheckpointError as error:
@@ -87,19 +87,10 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] 
     return None
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder of numbered ones."""
-    return max(_numbered(folder), default=None)
-
-
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` numbered checkpoints."""
     for old in sorted(folder.glob("[0-9]*"))[:-keep]:
         shutil.rmtree(old)
-
-
-def _numbered(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("[0-9]*") if (path / "state.json").is_file()]
 
 
 def _checksum(file: Path, state: Mapping[str, Any]) -> str:
