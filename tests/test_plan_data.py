@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Call, one_line
 from endpoint import serve
 from judging import scores
 
@@ -116,19 +116,13 @@ def test_the_summary_counts_by_hand() -> None:
     assert why.format(2) in plan_data.summary(lines, True, [])
 
 
-def command(out: Path, *options: str) -> list[str]:
+def options_of(out: Path, *options: str) -> list[str]:
     settings = ["tasks=11", "tries=2", "rounds=2", "batch=2", "env=crafting", *options]
-    given = [part for text in settings for part in ("--set", text)]
-    return [sys.executable, "-m", "hiplan.cli", "plans", str(out), *given]
+    return ["plans", str(out), *(part for text in settings for part in ("--set", text))]
 
 
 def endpoint(url: str, **more: Any) -> str:
     return "planner=" + json.dumps({"url": url, "model": "m", **more})
-
-
-def run(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "160"}
-    return subprocess.run(command(out, *options), capture_output=True, text=True, timeout=120, env=environment)
 
 
 def results(out: Path) -> list[bytes]:
@@ -143,20 +137,21 @@ def planner_and_judge(body: dict[str, Any]) -> str:
     return f"1. {'good' if body['seed'] % 4 == 0 else 'bad'} {body['seed']}"
 
 
-def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, call: Call) -> None:
     pytest.importorskip("openai")
     whole, out = tmp_path / "whole.jsonl", tmp_path / "plans.jsonl"
     with serve(planner_and_judge, delay=0.02) as server:
         options = (endpoint(server.url, prices=[1, 10]), "judge=planner")
-        done = run(whole, *options)
-        assert done.returncode == 0, done.stderr
+        done = call(*options_of(whole, *options))
+        assert done.code == 0, done.err
         asked = len(server.bodies)
-        assert f"this time: {asked} requests, 0 answers from the cache" in done.stdout
-        assert f"cost {asked * (100 * 1 + 10 * 10) / 1e6:.4f}" in done.stdout
+        assert f"this time: {asked} requests, 0 answers from the cache" in done.out
+        assert f"cost {asked * (100 * 1 + 10 * 10) / 1e6:.4f}" in done.out
         rng, stood = random.Random(0), []
         for _ in range(4):
             goal = len(server.bodies) + rng.randint(5, 15)
-            process = subprocess.Popen(command(out, *options), stdout=subprocess.DEVNULL)
+            command = [sys.executable, "-m", "hiplan.cli", *options_of(out, *options)]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             while process.poll() is None and len(server.bodies) < goal:
                 time.sleep(0.002)
             process.kill()
@@ -165,14 +160,14 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -
             assert process.returncode == -signal.SIGKILL
             journal = plan_data.journal_of(out)
             stood.append(journal.read_bytes().count(b"\n") if journal.exists() else 0)
-        last = run(out, *options)
-        assert last.returncode == 0, last.stderr
+        last = call(*options_of(out, *options))
+        assert last.code == 0, last.err
         assert results(out) == results(whole)
         assert any(0 < lines < 12 for lines in stood), "it was never killed half way"
         # what was answered before a kill came from the cache; only answers that were under way were asked for twice
         assert len(server.bodies) <= 2 * asked + 8 * len(stood)
         again = len(server.bodies)
-        assert run(out, *options).returncode == 0 and len(server.bodies) == again
+        assert call(*options_of(out, *options)).code == 0 and len(server.bodies) == again
     source, tasks = from_file(out)
     rows = [json.loads(line) for line in plan_data.journal_of(out).read_text().splitlines()[1:]]
     assert len(rows) == 11 and len({Task(**row["task"]).id for row in rows}) == 11
@@ -216,9 +211,8 @@ def test_what_a_kill_tore_is_made_again(tmp_path: Path) -> None:
         (("env=moon",), "env: input should be 'mixed', 'crafting' or 'household'"),
     ],
 )
-def test_wrong_options_are_one_clear_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = run(tmp_path / "plans.jsonl", *options)
-    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+def test_wrong_options_are_one_clear_line(options: tuple[str, ...], message: str, tmp_path: Path, call: Call) -> None:
+    one_line(call(*options_of(tmp_path / "plans.jsonl", *options)), message)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,20 +234,20 @@ def test_other_settings_do_not_go_on_with_a_journal(tmp_path: Path) -> None:
 
 def test_plans_from_an_endpoint_need_no_torch(tmp_path: Path) -> None:
     pytest.importorskip("openai")
-    code = "import runpy, sys; sys.modules['torch'] = None; del sys.argv[0]; "
+    code = "import runpy, sys; sys.modules['torch'] = None; "
     code += "runpy.run_module('hiplan.cli', run_name='__main__', alter_sys=True)"
     with serve(planner_and_judge) as server:
-        options = command(tmp_path / "p.jsonl", endpoint(server.url))[2:]
+        options = options_of(tmp_path / "p.jsonl", endpoint(server.url))
         done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "tasks: 11, with a plan 0, given up 11" in done.stdout  # the rules know no 'good'
 
 
-def test_the_shipped_model_makes_a_plan_file(tmp_path: Path) -> None:
+def test_the_shipped_model_makes_a_plan_file(tmp_path: Path, call: Call) -> None:
     pytest.importorskip("torch")
     out = tmp_path / "deep" / "plans.jsonl"
-    done = run(out, "env=household", "tasks=3", "rounds=1")
-    assert done.returncode == 0, done.stderr
+    done = call(*options_of(out, "env=household", "tasks=3", "rounds=1"))
+    assert done.code == 0, done.err
     head, *rows = [json.loads(line) for line in plan_data.journal_of(out).read_text().splitlines()]
     assert (head["model"], head["judge"], head["env"], head["tokens"]) == ("tiny-v1", "rules", "household", 128)
     assert [len(row["plans"]) for row in rows] == [2, 2, 2]
