@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from doubles import Letters, letters, random_model
 
+from hiplan.cli.app import leave
 from hiplan.envs import TaskSuite
 from hiplan.training.config import Stage, TrainConfig
-from hiplan.training.processes import leave
 from hiplan.training.trainer import ProgressiveTrainer
 
 STAGES = (

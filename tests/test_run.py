@@ -122,16 +122,22 @@ def test_a_stage_can_be_measured_and_played(finished: Path, call: Call) -> None:
 def test_a_run_can_be_diagnosed(finished: Path, tmp_path: Path, call: Call) -> None:
     out, other = tmp_path / "diagnosed", tmp_path / "other"
     shutil.copytree(finished, other)
-    done = call("diagnose", finished, other, "--tasks", "2", "--panels", "train", "--out", out)
+    options = ["diagnose", finished, other, "--tasks", "2", "--panels", "train", "--out", out]
+    done = call(*options, "--parallel", "0")
     assert done.code == 0, done.err
     titles = ("Success under different plans", "What the plan is worth", "Roles of different runs", "Where episodes")
     assert all(title in done.out and title in (out / "report.html").read_text() for title in titles)
     names = ["train-cross.json", "train-trained-other.json", "train-trained-run.json", "train-untrained.json"]
     assert sorted(path.name for path in (out / "cells").iterdir()) == names
+    cell = out / "cells" / names[2]
+    made = cell.read_bytes()
+    cell.unlink()
+    assert call(*options).code == 0 and cell.read_bytes() == made, "another process measures the same"
 
 
 def test_replan_policies_are_compared(finished: Path, tmp_path: Path, call: Call) -> None:
-    done = call("diagnose", finished, "--study", "replan", "--tasks", "2", "--panels", "dev", "--out", tmp_path)
+    options = ["--study", "replan", "--tasks", "2", "--panels", "dev", "--out", tmp_path, "--parallel", "0"]
+    done = call("diagnose", finished, *options)
     assert done.code == 0, done.err
     for way in ("never", "every turn (AdaPlan)", "4 plans, judge chooses", "4 plans, rehearsal chooses"):
         assert f"| {way} |" in done.out
