@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from hiplan.models.local import LocalModel, Side, find_model
+from hiplan.models.bases import ModelSpec, find_model
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import LoraSettings, WeightMode, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.plan import Plan, PlanStep, StepStatus
@@ -43,8 +44,7 @@ def random_model(
             for role in ROLES:
                 for parameter in weights.parameters(role).values():
                     parameter += adapters * torch.randn(parameter.shape)
-    side = Side(tokenizer, config)
-    return LocalModel(weights, {"planner": side, "executor": side}, BRIEF)
+    return LocalModel(weights, dict.fromkeys(ROLES, ModelSpec(tokenizer, config)), BRIEF)
 
 
 def frozen(model: LocalModel) -> dict[str, torch.Tensor]:

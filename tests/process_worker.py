@@ -9,6 +9,7 @@ from doubles import Letters, letters, random_model
 
 from hiplan.cli.app import leave
 from hiplan.envs import TaskSuite
+from hiplan.models.adapters import save_weights
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.trainer import ProgressiveTrainer
 
@@ -33,7 +34,7 @@ def train(
     if stop:
         run.on_iteration = lambda row: sys.exit() if row["iteration"] == 1 else None
     run.train()
-    model.weights.save(folder / "adapters", write=run.accelerator.is_main_process)
+    save_weights(model.weights, folder / "adapters", write=run.accelerator.is_main_process)
     run.accelerator.end_training()
 
 

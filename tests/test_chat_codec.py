@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hiplan.errors import ConfigError
+from hiplan.models.bases import find_model
 from hiplan.models.chat import ChatCodec
-from hiplan.models.local import find_model
 from hiplan.trace import Conversation
 
 

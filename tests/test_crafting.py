@@ -9,7 +9,7 @@ import pytest
 from worlds import DOOR, STICK, STICKS, crafting, made, play
 
 from hiplan.envs import make_env
-from hiplan.envs.crafting import ITEMS
+from hiplan.envs.recipes import ITEMS
 from hiplan.errors import TaskError
 from hiplan.plan import StepStatus
 from hiplan.task import StepResult
@@ -140,7 +140,7 @@ def test_yields_and_counts_are_planned_for() -> None:
         ({**STICK, "kinds": {"planks": ["stick"]}}, "in a circle: stick"),
         ({**STICK, "kinds": {"planks": []}}, "kind 'planks' is []; expected a list of the items that meet it"),
         ({**STICK, "kinds": {"planks": "oak planks"}}, "kind 'planks' is 'oak planks'; expected a list"),
-        ({**STICK, "kind": {}}, "crafting task parameter 'kind' does not go with recipes"),
+        ({**STICK, "kind": {}}, "crafting task parameter 'kind' cannot be combined with recipes"),
     ],
 )
 def test_what_is_wrong_with_a_crafting_task(params: dict[str, Any], message: str) -> None:

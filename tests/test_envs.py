@@ -76,7 +76,7 @@ def test_the_check_finds_broken_promises() -> None:
 
     class Leaky(Crafting):
         def step(self, action: str) -> StepResult:
-            self.held["leak"] += 1
+            self.inventory["leak"] += 1
             return StepResult("no", refused=True)
 
     class Lost(Crafting):

@@ -70,13 +70,13 @@ def test_an_episodes_tokens_are_the_templates_and_decode_to_its_texts(
         messages = [{"role": s.author, "content": s.text} for s in segments]
         sampled = [s for s in segments if s.author == "assistant"]
         assert all(
-            tiny.sides["executor"].codec.read(s.ids).text == s.text and len(s.ids) == len(s.logprobs) for s in sampled
+            tiny.specs["executor"].codec.read(s.ids).text == s.text and len(s.ids) == len(s.logprobs) for s in sampled
         )
         ids = episode.conversations[role].ids()
-        rendered = tiny.sides["executor"].tokenizer.apply_chat_template(messages, tokenize=False)
-        assert tiny.sides["executor"].tokenizer.decode(ids, skip_special_tokens=False) == rendered
+        rendered = tiny.specs["executor"].tokenizer.apply_chat_template(messages, tokenize=False)
+        assert tiny.specs["executor"].tokenizer.decode(ids, skip_special_tokens=False) == rendered
         prompts = [i for s in segments if s.author != "assistant" for i in s.ids]
-        assert prompts.count(tiny.sides["executor"].codec.end_id) == len(segments) - len(sampled)
+        assert prompts.count(tiny.specs["executor"].codec.end_id) == len(segments) - len(sampled)
 
 
 def test_an_answer_does_not_depend_on_the_batch_it_was_sampled_in(tiny: LocalModel) -> None:
@@ -150,13 +150,13 @@ def test_a_cut_answer_is_ended_by_an_untrained_token_of_the_next_prompt(tiny: Lo
     cut = say(tiny, conversation, "Goal: 1 plank.\nRecipes:\n1 plank: 2 log\nNo plan.", 0, tokens(1, 0.0))
     assert (cut.finish, len(cut.ids)) == ("length", 1)
     whole = say(tiny, conversation, "ok", 1, tokens(60, 0.0))
-    assert whole.finish == "stop" and whole.ids[-1] == tiny.sides["executor"].codec.end_id
+    assert whole.finish == "stop" and whole.ids[-1] == tiny.specs["executor"].codec.end_id
     after = say(tiny, conversation, "ok", 2, tokens(2))
-    assert whole.prompt_ids[0] == tiny.sides["executor"].codec.end_id
+    assert whole.prompt_ids[0] == tiny.specs["executor"].codec.end_id
     assert after.prompt_ids == whole.prompt_ids[1:]  # an answer that ended itself gets no second end
     (row,) = Row.of(conversation)
     end = len(cut.prompt_ids) + 1
-    assert row.ids[end] == tiny.sides["executor"].codec.end_id and not row.trained[end] and row.trained[end - 1]
+    assert row.ids[end] == tiny.specs["executor"].codec.end_id and not row.trained[end] and row.trained[end - 1]
     assert sum(row.trained) == sum(len(c.ids) for c in (cut, whole, after))
 
 

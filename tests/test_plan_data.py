@@ -22,13 +22,13 @@ from hiplan.coordination.rubric import RUBRIC
 from hiplan.envs import TaskSuite, make_env, shipped_panel
 from hiplan.formats import parse_numbered
 from hiplan.model import Model, ScriptedModel
-from hiplan.runs import plan_data
+from hiplan.runs import plan_data, plan_journal
 from hiplan.task import Task
 from hiplan.training.sources import from_file
 
 
 def settings(**over: Any) -> Any:
-    return plan_data.PlanSettings(**{"model": "m", "judge": "rules", "env": "crafting", "batch": 2} | over)
+    return plan_journal.PlanSettings(**{"model": "m", "judge": "rules", "env": "crafting", "batch": 2} | over)
 
 
 def made(by: Any, count: int, model: Model, **over: Any) -> list[Any]:
@@ -126,7 +126,7 @@ def endpoint(url: str, **more: Any) -> str:
 
 
 def results(out: Path) -> list[bytes]:
-    return [out.read_bytes(), plan_data.journal_of(out).read_bytes()]
+    return [out.read_bytes(), plan_journal.journal_of(out).read_bytes()]
 
 
 def planner_and_judge(body: dict[str, Any]) -> str:
@@ -158,7 +158,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, c
             if process.wait() == 0:
                 break
             assert process.returncode == -signal.SIGKILL
-            journal = plan_data.journal_of(out)
+            journal = plan_journal.journal_of(out)
             stood.append(journal.read_bytes().count(b"\n") if journal.exists() else 0)
         last = call(*options_of(out, *options))
         assert last.code == 0, last.err
@@ -169,7 +169,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, c
         again = len(server.bodies)
         assert call(*options_of(out, *options)).code == 0 and len(server.bodies) == again
     source, tasks = from_file(out)
-    rows = [json.loads(line) for line in plan_data.journal_of(out).read_text().splitlines()[1:]]
+    rows = [json.loads(line) for line in plan_journal.journal_of(out).read_text().splitlines()[1:]]
     assert len(rows) == 11 and len({Task(**row["task"]).id for row in rows}) == 11
     assert [task.id for task in tasks] == [Task(**row["task"]).id for row in rows if row["kept"] is not None]
     assert 0 < len(tasks) < 11 and None not in source(tasks, 0)
@@ -188,10 +188,10 @@ def test_what_a_kill_tore_is_made_again(tmp_path: Path) -> None:
 
     whole, out = tmp_path / "whole.jsonl", tmp_path / "plans.jsonl"
     make(whole, 5)
-    journal = plan_data.journal_of(out)
-    size = len(plan_data.journal_of(whole).read_bytes())
+    journal = plan_journal.journal_of(out)
+    size = len(plan_journal.journal_of(whole).read_bytes())
     for left in range(0, size + 1, 53):
-        journal.write_bytes(plan_data.journal_of(whole).read_bytes()[:left])
+        journal.write_bytes(plan_journal.journal_of(whole).read_bytes()[:left])
         out.write_text("torn")
         make(out, 5)
         assert results(out) == results(whole), f"with {left} bytes of {size} left"
@@ -204,7 +204,7 @@ def test_what_a_kill_tore_is_made_again(tmp_path: Path) -> None:
     [
         (("judge=planner",), "judge: planner needs an endpoint as planner; give its url and model"),
         (("planner={url: http://localhost:1/v1}",), "planner.model: field required"),
-        ((endpoint("http://localhost:1/v1"), "stage=runs/x"), "planner and stage both say who plans"),
+        ((endpoint("http://localhost:1/v1"), "stage=runs/x"), "planner and stage both choose what plans"),
         (("judge=me",), "judge"),
         ((endpoint("http://localhost:1/v1", prices=[1]),), "planner.prices"),
         ((endpoint("http://localhost:1/v1", timeout=float("nan")),), "planner.timeout"),
@@ -220,16 +220,16 @@ def test_other_settings_do_not_go_on_with_a_journal(tmp_path: Path) -> None:
     from hiplan.errors import ConfigError
 
     out = tmp_path / "plans.jsonl"
-    plan_data.Journal(out, settings())
-    with pytest.raises(ConfigError, match="was begun with seed 0, not 1"):
-        plan_data.Journal(out, settings(seed=1))
-    plan_data.journal_of(out).unlink()
-    with pytest.raises(ConfigError, match="is there without"):
-        plan_data.Journal(out, settings())
+    plan_journal.Journal(out, settings())
+    with pytest.raises(ConfigError, match="was started with seed 0, not 1"):
+        plan_journal.Journal(out, settings(seed=1))
+    plan_journal.journal_of(out).unlink()
+    with pytest.raises(ConfigError, match="exists without its journal"):
+        plan_journal.Journal(out, settings())
     out.unlink()
-    plan_data.journal_of(out).write_text('{"no": "journal"}\n')
+    plan_journal.journal_of(out).write_text('{"no": "journal"}\n')
     with pytest.raises(ConfigError, match="is not the journal of a plan file"):
-        plan_data.Journal(out, settings())
+        plan_journal.Journal(out, settings())
 
 
 def test_plans_from_an_endpoint_need_no_torch(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_the_shipped_model_makes_a_plan_file(tmp_path: Path, call: Call) -> None
     out = tmp_path / "deep" / "plans.jsonl"
     done = call(*options_of(out, "env=household", "tasks=3", "rounds=1"))
     assert done.code == 0, done.err
-    head, *rows = [json.loads(line) for line in plan_data.journal_of(out).read_text().splitlines()]
+    head, *rows = [json.loads(line) for line in plan_journal.journal_of(out).read_text().splitlines()]
     assert (head["model"], head["judge"], head["env"], head["tokens"]) == ("tiny-v1", "rules", "household", 128)
     assert [len(row["plans"]) for row in rows] == [2, 2, 2]
     assert sum(row["kept"] is not None for row in rows) == len(out.read_text().splitlines())

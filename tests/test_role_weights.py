@@ -10,29 +10,30 @@ from talks import logits, write
 from transformers import LlamaForCausalLM
 
 from hiplan.errors import CheckpointError
+from hiplan.models.adapters import load_weights, save_weights
 from hiplan.trace import ROLES, Role
 
 
 @pytest.mark.parametrize("mode", ["split", "joint", "partial", "separate"])
 def test_saved_adapters_come_back_bit_for_bit(mode: str, tmp_path: Path) -> None:
     model, other = random_model(mode, adapters=0.1), random_model(mode, seed=7)
-    model.weights.save(tmp_path)
+    save_weights(model.weights, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == sorted(
         set(sum(model.weights.units.values(), ()))
     )
-    other.weights.load(tmp_path)
+    load_weights(other.weights, tmp_path)
     for key, value in model.weights.state().items():
         assert torch.equal(other.weights.state()[key], value), key
     with pytest.raises(CheckpointError, match="lora_alpha 8, expected 4"):
-        random_model(mode, rank=2).weights.load(tmp_path)
+        load_weights(random_model(mode, rank=2).weights, tmp_path)
     with pytest.raises(CheckpointError, match="no weights at"):
-        random_model("split" if mode == "joint" else "joint").weights.load(tmp_path)
+        load_weights(random_model("split" if mode == "joint" else "joint").weights, tmp_path)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_saved_adapter_is_a_plain_peft_adapter(role: Role, tmp_path: Path) -> None:
     model = random_model(adapters=0.1)
-    model.weights.save(tmp_path)
+    save_weights(model.weights, tmp_path)
     base = LlamaForCausalLM(model.weights.bodies[0].model.get_base_model().config).eval()
     base.load_state_dict(model.weights.bodies[0].plain.state_dict())
     plain = PeftModel.from_pretrained(base, str(tmp_path / role)).eval()
@@ -64,11 +65,11 @@ def test_a_merged_copy_answers_as_the_adapter_does_and_leaves_it_alone() -> None
     weights, ids = random_model(adapters=0.1).weights, list(range(5, 60))
     before = {name: p.detach().clone() for name, p in weights.bodies[0].model.named_parameters()}
     for role in ROLES:
-        twin = weights.merged(role)
-        assert twin is weights.merged(role)
-        assert torch.equal(logits(weights.snapshot(role), ids), logits(twin, ids))
+        merged = weights.merged(role)
+        assert merged is weights.merged(role)
+        assert torch.equal(logits(weights.snapshot(role), ids), logits(merged, ids))
         with weights.acting_as(role) as active:
-            torch.testing.assert_close(logits(twin, ids), logits(active, ids), rtol=0, atol=1e-4)
+            torch.testing.assert_close(logits(merged, ids), logits(active, ids), rtol=0, atol=1e-4)
     assert not torch.allclose(logits(weights.merged("planner"), ids), logits(weights.merged("executor"), ids), atol=0.1)
     assert all(torch.equal(p, before[name]) for name, p in weights.bodies[0].model.named_parameters())
 

@@ -16,7 +16,7 @@ from commands import Call, one_line
 from hiplan.envs import Panel
 from hiplan.errors import ConfigError
 from hiplan.loading import stage_facts
-from hiplan.models.local import find_model
+from hiplan.models.bases import find_model
 from hiplan.plan import ReplanKind
 from hiplan.report.files import read_episodes
 from hiplan.runs.diagnose import AFTER, Setting, measure_reliance, read_runs

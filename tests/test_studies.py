@@ -24,7 +24,8 @@ from hiplan.coordination.replan import REPLAN_POLICIES
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.loading import load_agent, load_model, stage_facts
 from hiplan.model import Decoding
-from hiplan.models.local import LocalModel, find_model
+from hiplan.models.bases import find_model
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.runs.cells import Cell as DoneCell
@@ -166,7 +167,7 @@ def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     about = {"eval_turns": 7, "decoding": vars(Decoding(1.0, 5, 6)), "revise": "every_turn"}
     save_stage(model, tmp_path / "stage", about)
     again = load_model(checkpoint=tmp_path / "stage")
-    assert (again.sides["planner"].window, again.keep_reasoning) == (100, False)
+    assert (again.specs["planner"].window, again.keep_reasoning) == (100, False)
     assert again.weights.bodies[0].plain.dtype == torch.bfloat16
     config = as_trained(stage_facts(tmp_path / "stage"), env="crafting", panel_seed=None)
     assert (config.eval_turns, config.train.plan_tokens, config.train.action_tokens) == (7, 5, 6)

@@ -172,7 +172,7 @@ class DemoExecutor:
     def _make(self, item: str, env: Crafting, under: str = "") -> str:
         """Fetch the first thing that is missing, whether or not it can be fetched, then craft."""
         needs = env.recipes[item].needs
-        missing = (f"get {count} {need}" for need, count in needs if env.held[need] < count)
+        missing = (f"get {count} {need}" for need, count in needs if env.inventory[need] < count)
         action = next(missing, str(env.recipes[item]))
         thought = f"{under}for {item}: {', '.join(f'{count} {need}' for need, count in needs)}"
         if thought == self.thought:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hiplan.errors import CheckpointError
 from hiplan.files import flush, read_object, saving
-from hiplan.models.weights import read_tensors, save_tensors
+from hiplan.models.adapters import read_tensors, save_tensors
 from hiplan.text import clean
 
 _log = logging.getLogger(__name__)
