@@ -1,9 +1,7 @@
 """Studies and what leaves a run: hand-computed tables, kept cells, exported roles and converted checkpoints."""
 
 import json
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import study_runs
@@ -13,6 +11,7 @@ from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from study_cells import summary
+from study_runs import doubled, sometimes
 from test_modes import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -234,14 +233,12 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
 # -- cells -------------------------------------------------------------------------------------
 
 
-def doubled(n: int) -> dict[str, Any]:
-    """What a cell makes; another process imports it."""
-    return {"twice": 2 * n}
-
-
 def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
     quiet = Console(quiet=True)
     cells = [DoneCell(tmp_path / f"{n}.json", doubled, {"n": n}, {"number": n}) for n in (1, 2)]
+    assert [found["twice"] for found in run_cells(cells, 0, quiet)] == [2, 4], "in this process"
+    for cell in cells:
+        cell.file.unlink()
     assert [found["twice"] for found in run_cells(cells, 2, quiet)] == [2, 4]
     kept = json.loads((tmp_path / "1.json").read_text())
     (tmp_path / "1.json").write_text(json.dumps(kept | {"twice": 7}))
@@ -255,18 +252,6 @@ def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
         run_cells(cells, 1, quiet)
     with pytest.raises(ConfigError, match="two cells would be kept in one file"):
         run_cells([cells[0], cells[0]], 1, quiet)
-
-
-def sometimes(n: int, folder: str) -> dict[str, Any]:
-    """Fails for 0, once another has begun, which then takes a while."""
-    begun = Path(folder) / "begun"
-    if n == 0:
-        while not begun.exists():
-            time.sleep(0.05)
-        raise ValueError("no answer")
-    begun.touch()
-    time.sleep(1)
-    return doubled(n)
 
 
 def test_what_has_begun_is_kept_when_another_cell_fails(tmp_path: Path) -> None:

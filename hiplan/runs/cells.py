@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Cell:
 
 def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
     """Every cell's answer, in order; ``parallel`` processes at once with one torch thread each make
-    those that are missing, each in a fresh process, so that its peak memory is its own.
+    those that are missing, each in a fresh process, so that its peak memory is its own. 0: all in this process.
 
     Each process keeps what it has made, whatever becomes of the others. Raises ``ConfigError`` for a kept answer to
     other settings, and for two cells with one file.
@@ -56,22 +56,31 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[di
         if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
             raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
     missing = [cell for cell in cells if not cell.file.is_file()]
-    processes = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(max(1, parallel), processes, _one_thread, max_tasks_per_child=1) as pool,
-        Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
-    ):
+    with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
-        under_way = {pool.submit(_keep, cell): cell for cell in missing}
+        for cell in _made(missing, parallel):
+            console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
+            progress.advance(bar)
+    return [json.loads(cell.file.read_text()) for cell in cells]
+
+
+def _made(cells: Sequence[Cell], parallel: int) -> Iterator[Cell]:
+    """Make the cells; each comes when it is finished."""
+    if parallel == 0:
+        for cell in cells:
+            _keep(cell)
+            yield cell
+        return
+    processes = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parallel, processes, _one_thread, max_tasks_per_child=1) as pool:
+        under_way = {pool.submit(_keep, cell): cell for cell in cells}
         try:
             for future in as_completed(under_way):
                 future.result()
-                console.print(f"{under_way[future].file.stem}: done", markup=False, highlight=False)
-                progress.advance(bar)
+                yield under_way[future]
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those under way are finished and kept
             raise
-    return [json.loads(cell.file.read_text()) for cell in cells]
 
 
 def read_kept(file: Path) -> dict[str, Any]:
