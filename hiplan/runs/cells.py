@@ -54,7 +54,10 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: boo
         raise ConfigError("two cells would be kept in one file; give runs in folders of different names")
     for cell in cells:
         if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
-            raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
+            raise ConfigError(
+                f"{str(cell.file)!r} was made with other settings; delete it, or keep cells in another folder (--out, or "
+                "--kept for run.py ablate)"
+            )
     missing = [cell for cell in cells if not cell.file.is_file()]
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
