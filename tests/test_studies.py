@@ -153,7 +153,7 @@ def test_what_is_no_plain_adapter_is_refused(stage: Path, tmp_path: Path) -> Non
     about.write_text(json.dumps(facts))
     whole = file.read_bytes()
     save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(1)}, file)
-    with pytest.raises(CheckpointError, match=r"holds lm_head\.weight, for which"):
+    with pytest.raises(CheckpointError, match=r"has the parameter 'lm_head\.weight', but the 'planner' adapter"):
         load_model(planner=tmp_path / "adapter")
     file.write_bytes(whole[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):

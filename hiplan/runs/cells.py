@@ -43,12 +43,12 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
-    """Every cell's answer, in order; ``parallel`` processes at once with one torch thread each make
-    those that are missing, each in a fresh process, so that its peak memory is its own. 0: all in this process.
+def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: bool = False) -> list[dict[str, Any]]:
+    """Every cell's answer, in order; ``parallel`` processes with one torch thread each make those that are missing.
 
-    Each process keeps what it has made, whatever becomes of the others. Raises ``ConfigError`` for a kept answer to
-    other settings, and for two cells with one file.
+    Each process keeps what it has made, whatever becomes of the others. ``fresh``: every cell has a process of its own,
+    so that its peak memory is its own. Raises ``ConfigError`` for a kept answer to other settings, and for two cells
+    with one file. ``parallel`` 0 makes all in this process.
     """
     if len({cell.file for cell in cells}) < len(cells):
         raise ConfigError("two cells would be kept in one file; give runs in folders of different names")
@@ -58,13 +58,13 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[di
     missing = [cell for cell in cells if not cell.file.is_file()]
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
-        for cell in _made(missing, parallel):
+        for cell in _made(missing, parallel, fresh):
             console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
             progress.advance(bar)
     return [json.loads(cell.file.read_text()) for cell in cells]
 
 
-def _made(cells: Sequence[Cell], parallel: int) -> Iterator[Cell]:
+def _made(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
     """Make the cells; each comes when it is finished."""
     if parallel == 0:
         for cell in cells:
@@ -72,7 +72,7 @@ def _made(cells: Sequence[Cell], parallel: int) -> Iterator[Cell]:
             yield cell
         return
     processes = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(parallel, processes, _one_thread, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(parallel, processes, _one_thread, max_tasks_per_child=1 if fresh else None) as pool:
         under_way = {pool.submit(_keep, cell): cell for cell in cells}
         try:
             for future in as_completed(under_way):
