@@ -15,6 +15,7 @@ os.environ.update(
 import pytest
 from commands import Call, Done
 from hypothesis import settings
+from wheels import build_wheels
 
 settings.register_profile("hiplan", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("hiplan")
@@ -34,3 +35,9 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Done(code, *capfd.readouterr())
 
     return called
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """See ``build_wheels``."""
+    return build_wheels(tmp_path_factory.mktemp("packaging"))

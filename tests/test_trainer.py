@@ -25,7 +25,7 @@ from hiplan.training.losses import clipped_loss
 from hiplan.training.rewards import RewardWeights
 from hiplan.training.trainer import ProgressiveTrainer
 
-TOLERANCE = 2e-4  # between recorded and recomputed log-probabilities, as in test_local_model.py
+TOLERANCE = 2e-4  # between recorded and recomputed log-probabilities, as in talks.py
 
 
 # -- who learns --------------------------------------------------------------------------------
