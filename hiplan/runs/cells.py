@@ -55,8 +55,8 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: boo
     for cell in cells:
         if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
             raise ConfigError(
-                f"{str(cell.file)!r} was made with other settings; delete it, or keep cells in another folder (--out, or "
-                "--kept for run.py ablate)"
+                f"{str(cell.file)!r} was made with other settings; delete it, or keep cells in another folder "
+                "(--out, or --kept for run.py ablate)"
             )
     missing = [cell for cell in cells if not cell.file.is_file()]
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
