@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -79,7 +80,7 @@ def measure(model: LocalModel, role: Role, args: argparse.Namespace) -> None:
     model.weights.train_only((role,))
     parameters = list(model.weights.parameters(role).values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    rows = [row for c in conversations for row in Row.of(c, 1.0)]
+    rows = [row for c in conversations for row in Row.of(c, repeat(1.0))]
     began, worst = clock(args.device), 0.0
     with model.weights.acting_as(role) as active:
         active.gradient_checkpointing_enable({"use_reentrant": False})

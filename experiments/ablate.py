@@ -65,7 +65,7 @@ class Ablation:
 
     def made(self, runs: Sequence[Run], steps: Mapping[tuple[str, int], int]) -> list[Summary]:
         """The runs' summaries; a stopped run continues."""
-        return run_cells([self.cell(run, steps) for run in runs], self.parallel, self.console)
+        return run_cells([self.cell(run, steps) for run in runs], self.parallel, self.console, fresh=True)
 
     def cell(self, run: Run, steps: Mapping[tuple[str, int], int]) -> Cell:
         settings = self.settings(run)

@@ -17,7 +17,13 @@ from hiplan.trace import ROLES
 
 
 def random_model(
-    mode: WeightMode = "split", seed: int = 0, rank: int = 4, window: int = 256, adapters: float = 0.0, **more: Any
+    mode: WeightMode = "split",
+    seed: int = 0,
+    rank: int = 4,
+    window: int = 256,
+    adapters: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    **more: Any,
 ) -> LocalModel:
     """A Llama of 2 layers with random weights and the shipped tokenizer.
 
@@ -33,7 +39,7 @@ def random_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings = WeightsConfig(mode=mode, lora=LoraSettings(rank=rank, alpha=2 * rank), **more)
-        weights = RoleWeights(LlamaForCausalLM(config).eval(), settings, seed=seed + 1)
+        weights = RoleWeights(LlamaForCausalLM(config).to(dtype).eval(), settings, seed=seed + 1)
         with torch.no_grad():
             for role in ROLES:
                 for parameter in weights.parameters(role).values():

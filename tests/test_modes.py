@@ -1,6 +1,8 @@
 """Four weight modes behind one interface: who learns, what is guarded, and what leaves hiplan."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,13 @@ import pytest
 import torch
 from doubles import frozen, random_model
 from peft import PeftModel
-from test_trainer import EXECUTOR, JOINT, PLANNER, build, changed
+from trainers import EXECUTOR, JOINT, PLANNER, build, changed
 from transformers import AutoModelForCausalLM
 
 from hiplan.errors import ConfigError, InternalError
-from hiplan.models import weights as weights_module
 from hiplan.models.adapters import export_weights, load_weights, save_weights
 from hiplan.models.convert import converted
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import UNITS, WeightMode, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.trace import ROLES, Role
@@ -99,10 +101,18 @@ def test_impossible_settings_say_why(settings: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize("mode", ["split", "partial"])
-def test_a_wrong_adapter_left_active_is_caught(mode: WeightMode, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = build(EXECUTOR, model=random_model(mode, seed=1))
-    activate = weights_module._activate
-    monkeypatch.setattr(weights_module, "_activate", lambda model, units: activate(model, ["planner"]))
+def test_a_wrong_adapter_left_active_is_caught(mode: WeightMode) -> None:
+    class Stuck(RoleWeights):
+        """Whoever acts, the planner's adapters are active."""
+
+        @contextmanager
+        def acting_as(self, role: Role) -> Iterator[Any]:
+            with super().acting_as("planner") as model:
+                yield model
+
+    sound = random_model(mode, seed=1)
+    weights = Stuck(copy.deepcopy(sound.weights.bodies[0].plain), sound.weights.config, seed=2)
+    run = build(EXECUTOR, model=LocalModel(weights, sound.specs, sound.prompts))
     before = run.model.weights.state()
     with pytest.raises(
         InternalError, match=r"no finite gradient reached executor\..*; was another adapter left active"

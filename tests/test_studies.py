@@ -1,9 +1,7 @@
 """Studies and what leaves a run: hand-computed tables, kept cells, exported roles and converted checkpoints."""
 
 import json
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import study_runs
@@ -13,6 +11,7 @@ from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from study_cells import summary
+from study_runs import doubled, sometimes
 from test_modes import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -154,7 +153,7 @@ def test_what_is_no_plain_adapter_is_refused(stage: Path, tmp_path: Path) -> Non
     about.write_text(json.dumps(facts))
     whole = file.read_bytes()
     save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(1)}, file)
-    with pytest.raises(CheckpointError, match=r"holds lm_head\.weight, for which"):
+    with pytest.raises(CheckpointError, match=r"has the parameter 'lm_head\.weight', but the 'planner' adapter"):
         load_model(planner=tmp_path / "adapter")
     file.write_bytes(whole[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -178,7 +177,7 @@ def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert (agent.limits, agent.decoding) == (Limits(turns=7), Decoding(0.0, 5, 6))
     assert (agent.replan, agent.matcher) == (REPLAN_POLICIES["every_turn"], best_known)
     assert agent.model.prompts.name == "brief"
-    with pytest.raises(CheckpointError, match="is not a stage folder"):
+    with pytest.raises(CheckpointError, match="is not a stage checkpoint"):
         load_agent(tmp_path)
     save_stage(model, tmp_path / "odd", about | {"matcher": None})
     with pytest.raises(ConfigError, match="trained with a matcher function that has no name; pass it as matcher"):
@@ -234,14 +233,12 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
 # -- cells -------------------------------------------------------------------------------------
 
 
-def doubled(n: int) -> dict[str, Any]:
-    """What a cell makes; another process imports it."""
-    return {"twice": 2 * n}
-
-
 def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
     quiet = Console(quiet=True)
     cells = [DoneCell(tmp_path / f"{n}.json", doubled, {"n": n}, {"number": n}) for n in (1, 2)]
+    assert [found["twice"] for found in run_cells(cells, 0, quiet)] == [2, 4], "in this process"
+    for cell in cells:
+        cell.file.unlink()
     assert [found["twice"] for found in run_cells(cells, 2, quiet)] == [2, 4]
     kept = json.loads((tmp_path / "1.json").read_text())
     (tmp_path / "1.json").write_text(json.dumps(kept | {"twice": 7}))
@@ -255,18 +252,6 @@ def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
         run_cells(cells, 1, quiet)
     with pytest.raises(ConfigError, match="two cells would be kept in one file"):
         run_cells([cells[0], cells[0]], 1, quiet)
-
-
-def sometimes(n: int, folder: str) -> dict[str, Any]:
-    """Fails for 0, once another has begun, which then takes a while."""
-    begun = Path(folder) / "begun"
-    if n == 0:
-        while not begun.exists():
-            time.sleep(0.05)
-        raise ValueError("no answer")
-    begun.touch()
-    time.sleep(1)
-    return doubled(n)
 
 
 def test_what_has_begun_is_kept_when_another_cell_fails(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -60,12 +60,16 @@ def run(command: Callable[[], Any]) -> int:
     return 0
 
 
-def leave(code: int) -> None:
-    """End the process; one of several that were started together ends without Python's own clearing up."""
-    if "LOCAL_RANK" in os.environ:
-        from hiplan.training.processes import leave
+def leave(code: int) -> NoReturn:
+    """End the process; one of several that were started together ends without Python's own clearing up.
 
-        leave(code)
+    torch's caches keep the mesh of a sharded model and with it gloo's threads (2.13). One of these that has yet to let
+    go of a last message's tensors when the interpreter ends aborts the process, and the launcher calls the run failed.
+    """
+    if "LOCAL_RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -69,7 +69,9 @@ def diagnose(
     out: Annotated[
         Path | None, typer.Option(help="Folder of cells, tables and report.html. [default: runs/diagnose-STUDY]")
     ] = None,
-    parallel: Annotated[int, typer.Option(min=1, help="Processes at once, one torch thread each.")] = 2,
+    parallel: Annotated[
+        int, typer.Option(min=0, help="Processes at once, one torch thread each; 0: all in this process.")
+    ] = 2,
 ) -> None:
     """Measure whether trained agents use their plans, and what revisions are worth.
 

@@ -68,8 +68,8 @@ def load_unit(weights: RoleWeights, unit: str, folder: Path) -> None:
     mine = {key.removeprefix("base_model.model."): parameter for key, parameter in weights.unit(unit).items()}
     if config.method == "lora" and (more := sorted(set(saved) - set(mine))):
         raise CheckpointError(
-            f"{str(path)!r} has the parameter {more[0]}, which the {unit!r} adapter has not; "
-            "use the base model and the targets that the adapter was made for"
+            f"{str(path)!r} has the parameter {more[0]!r}, but the {unit!r} adapter of this model does not; "
+            "use the base model and the LoRA targets that it was trained with"
         )
     for short, parameter in mine.items():
         if short not in saved or saved[short].shape != parameter.shape:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,35 +43,47 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
-    """Every cell's answer, in order; ``parallel`` processes at once with one torch thread each make
-    those that are missing, each in a fresh process, so that its peak memory is its own.
+def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: bool = False) -> list[dict[str, Any]]:
+    """Every cell's answer, in order; ``parallel`` processes with one torch thread each make those that are missing.
 
-    Each process keeps what it has made, whatever becomes of the others. Raises ``ConfigError`` for a kept answer to
-    other settings, and for two cells with one file.
+    Each process keeps what it has made, whatever becomes of the others. ``fresh``: every cell has a process of its own,
+    so that its peak memory is its own. Raises ``ConfigError`` for a kept answer to other settings, and for two cells
+    with one file. ``parallel`` 0 makes all in this process.
     """
     if len({cell.file for cell in cells}) < len(cells):
         raise ConfigError("two cells would be kept in one file; give runs in folders of different names")
     for cell in cells:
         if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
-            raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
+            raise ConfigError(
+                f"{str(cell.file)!r} was made with other settings; delete it, or keep cells in another folder "
+                "(--out, or --kept for run.py ablate)"
+            )
     missing = [cell for cell in cells if not cell.file.is_file()]
-    processes = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(max(1, parallel), processes, _one_thread, max_tasks_per_child=1) as pool,
-        Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
-    ):
+    with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
-        under_way = {pool.submit(_keep, cell): cell for cell in missing}
+        for cell in _made(missing, parallel, fresh):
+            console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
+            progress.advance(bar)
+    return [read_kept(cell.file) for cell in cells]
+
+
+def _made(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
+    """Make the cells; each comes when it is finished."""
+    if parallel == 0:
+        for cell in cells:
+            _keep(cell)
+            yield cell
+        return
+    processes = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parallel, processes, _one_thread, max_tasks_per_child=1 if fresh else None) as pool:
+        under_way = {pool.submit(_keep, cell): cell for cell in cells}
         try:
             for future in as_completed(under_way):
                 future.result()
-                console.print(f"{under_way[future].file.stem}: done", markup=False, highlight=False)
-                progress.advance(bar)
+                yield under_way[future]
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those under way are finished and kept
             raise
-    return [read_kept(cell.file) for cell in cells]
 
 
 def read_kept(file: Path) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 from hiplan.errors import UserError
+from hiplan.named import calling
+from hiplan.text import shown
 from hiplan.trace import Episode, Role, Segment, StopReason
 from hiplan.training.algorithm import Reward
 from hiplan.training.collect import Rollout
@@ -30,7 +33,9 @@ def _of_episode(place: int, rollout: Rollout, role: Role, reward: Reward) -> lis
     answers = [segment for talk in episode.exchanges(role) for segment in talk.answers()]
     if not answers:
         return []
-    rewards = allotted(reward(episode, role), len(answers), episode, role)
+    with calling("reward function"):
+        given = reward(episode, role)
+    rewards = allotted(given, len(answers), episode, role)
     revisions = [-1, *(p.record.plan.revision if p.record.plan else -1 for p in episode.phases() for _ in p.turns)]
     return [
         Decision(
@@ -55,15 +60,16 @@ def _of_episode(place: int, rollout: Rollout, role: Role, reward: Reward) -> lis
 def allotted(given: float | Sequence[float], answers: int, episode: Episode, role: Role) -> list[float]:
     """One reward per answer; a number alone is the last answer's. Raises ``UserError`` for anything else."""
     try:
-        rewards = (
-            [*[0.0] * (answers - 1), float(given)] if isinstance(given, int | float) else [float(x) for x in given]
-        )
+        if isinstance(given, int | float | Real):  # the last: numpy's
+            rewards = [*[0.0] * (answers - 1), float(given)]
+        else:
+            rewards = [float(x) for x in given]
     except (TypeError, ValueError):
         rewards = [math.nan]
     if len(rewards) != answers or not all(map(math.isfinite, rewards)):
         raise UserError(
-            f"the reward function gave {given!r} for the {role} of {episode.task.id}; expected a finite number, or "
-            f"{answers} of them, one per answer"
+            f"the reward function gave {shown(given)} for the {role} of {episode.task.id}; expected a finite number, "
+            f"or {answers} of them, one per answer"
         )
     return rewards
 

@@ -8,10 +8,8 @@ is sent. Start with ``accelerate launch``, or with ``torchrun`` where there is n
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -107,14 +105,3 @@ def add_up(figures: dict[str, float], accelerator: Accelerator) -> dict[str, flo
 def largest(figure: float, accelerator: Accelerator) -> float:
     """The largest of a figure over the processes."""
     return float(accelerator.gather(torch.tensor([figure], device=accelerator.device)).max())
-
-
-def leave(code: int) -> NoReturn:
-    """End one of several processes whose work is done, without Python's own clearing up.
-
-    torch's caches keep the mesh of a sharded model and with it gloo's threads (2.13). One of these that has yet to let
-    go of a last message's tensors when the interpreter ends aborts the process, and the launcher calls the run failed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
