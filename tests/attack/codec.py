@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
-from typing import Any
 
 from doubles import Letters, letters
 from families import FAMILIES, model, tokenizer
@@ -18,8 +17,9 @@ from hiplan.coordination import Limits
 from hiplan.errors import HiplanError
 from hiplan.executors import Executor
 from hiplan.model import Decoding
+from hiplan.models.bases import ModelSpec
 from hiplan.models.chat import ChatCodec
-from hiplan.models.local import LocalModel, Side
+from hiplan.models.local import LocalModel
 from hiplan.planners import Planner
 from hiplan.sampler import Job, Sampler
 from hiplan.task import StepResult, Task
@@ -94,17 +94,17 @@ def attack_family(name: str) -> Callable[[str], None]:
 
 
 @cache
-def plain_tokenizer(name: str) -> Any:
-    """A tokenizer with this template; the end of a turn is a token, the other delimiters are text."""
+def plain_codec(name: str) -> ChatCodec:
+    """A codec with this template; the end of a turn is a token, the other delimiters are text."""
     words = copy.deepcopy(tokenizer("llama3"))
     words.chat_template = PLAIN[name][0]
-    return words
+    return ChatCodec(words, plain_delimiters=True)
 
 
 def attack_plain(name: str) -> Callable[[str], None]:
     def attack(text: str) -> None:
-        """Such a template is refused, or no text holds its delimiters once it is encoded."""
-        codec = ChatCodec(plain_tokenizer(name))
+        """Where such a template is asked for, no text holds its delimiters once it is encoded."""
+        codec = plain_codec(name)
         told = [
             codec.tokenizer.decode(conversed(codec, parts), skip_special_tokens=False)
             for parts in ([HARMLESS] * 4, padded(text))
@@ -126,7 +126,7 @@ def normalising() -> LocalModel:
         tokenizer_object=raw, eos_token=words.eos_token, extra_special_tokens=list(FAMILIES["qwen3"].special)
     )
     folded.chat_template = words.chat_template
-    local.sides = {role: Side(folded, local.weights.body(role).config) for role in ROLES}
+    local.specs = {role: ModelSpec(folded, local.weights.body(role).config) for role in ROLES}
     return local
 
 
@@ -144,7 +144,7 @@ def attack_normalising(text: str) -> None:
     except HiplanError as error:
         raise AssertionError("one text ended the whole batch") from error
     assert len(good.turns) == 2 and not good.error, "the other episode of the batch was affected"
-    codec = normalising().sides["executor"].codec
+    codec = normalising().specs["executor"].codec
     opening = codec.tokenizer.convert_tokens_to_ids("<think>")
     prompts = [s.ids for c in bad.exchanges("executor") for s in c.segments if s.author == "user"]
     assert not any(opening in ids for ids in prompts), "a mark was forged"

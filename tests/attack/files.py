@@ -17,11 +17,10 @@ from unittest import mock
 
 from rich.console import Console
 
-import hiplan.cli
+import hiplan.cli.app as cli
 from attack.core import Target, check_terminal, every
 from attack.mutate import damaged, encoded, hostile, json_files, line_files, mutated, texts
 from experiments.run import app as run_app
-from experiments.run import one_line
 from hiplan.coordination import PlanScore
 from hiplan.envs.tasks import Panel, fresh_panel
 from hiplan.errors import HiplanError
@@ -31,7 +30,7 @@ from hiplan.report.files import read_episodes
 from hiplan.report.overview import overview
 from hiplan.runs.cells import read_kept
 from hiplan.runs.job import read_metrics
-from hiplan.runs.plan_data import Journal, Line, PlanSettings, Tried
+from hiplan.runs.plan_journal import Journal, Line, PlanSettings, Tried
 from hiplan.runs.settings import read_run, resolve
 from hiplan.trace import Episode
 from hiplan.training.metrics import MetricsLog
@@ -268,11 +267,11 @@ def attack_command(data: bytes) -> None:
             file = "transcripts.jsonl" if data[-1] % 2 else "diagnostics.json"
             (run / file).write_bytes(rest)
         for command in ("inspect", "report"):
-            printed(lambda c=command: hiplan.cli.main(), [command, "--", str(run)])
+            printed(lambda: cli.run(cli.app), [command, "--", str(run)])
 
 
 def attack_show_config(text: str) -> None:
-    printed(lambda: one_line(lambda: run_app(["--show-config", "--set", text])), [])
+    printed(lambda: cli.run(run_app), ["--show-config", "--set", text])
 
 
 def printed(run: Callable[[], object], arguments: list[str]) -> None:

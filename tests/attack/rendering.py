@@ -18,12 +18,13 @@ from attack.core import Target, chance, check_terminal
 from attack.files import COSTS, DIAGNOSTICS, KEYS, METRICS, check_markdown, episodes, folder
 from attack.mutate import KINDS, damaged, encoded, hostile, json_files, line_files, mutated
 from attack.texts import CUP, DOOR, plan_of
-from experiments.ablate import Cell, summarize
+from experiments.ablate import summarize
 from hiplan.coordination import PlanGraph
 from hiplan.plan import Plan, ReplanKind, ReplanReason, StepStatus
 from hiplan.report import draw_curves, draw_plan, markdown_table, print_transcript, transcript, write_report
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.overview import overview
+from hiplan.runs.settings import RunConfig
 from hiplan.trace import Candidate, Conversation, Episode, PlanRecord, StopReason, Turn, Verdict, printable
 
 WORDS = (*KINDS["markup"], *KINDS["terminal"], *KINDS["bidi"], *KINDS["controls"])
@@ -73,11 +74,12 @@ def episode_of(text: str) -> Episode:
         for index in range(turns):
             conversation.ask(say(), index)
             conversation.answer(say(), "plan" if role == "planner" else "action", index, reasoning=say())
+            if rng.random() < 0.2:
+                conversation.refuse(say())
         episode.conversations[role] = conversation  # type: ignore[index]
     if rng.random() < 0.3:
         episode.candidates = [Candidate(plan_of(say()), rng.choice((None, 0.5)), chosen=i == 0) for i in range(3)]
     episode.stop, episode.error = rng.choice((None, *StopReason)), say() if rng.random() < 0.3 else ""
-    episode.mistakes = {"planner": rng.randint(0, 2)}
     return episode
 
 
@@ -144,17 +146,14 @@ def attack_markdown(text: str) -> None:
 
 ALLOWED = {  # the report's own tags, and what may stand in them
     "html": {"lang"}, "head": set(), "meta": {"charset", "name", "content", "http-equiv"}, "title": set(),
-    "style": set(),
-    "body": set(), "main": set(), "header": set(), "section": {"class", "id"}, "nav": {"class"}, "footer": {"class"},
-    "h1": set(), "h2": {"id"}, "h3": {"id"}, "p": {"class"}, "div": {"class", "style"}, "span": {"class", "style",
-    "title"},
-    "b": set(), "code": set(), "pre": set(), "table": {"class"}, "tr": {"class"}, "td": {"class", "style", "title"},
-    "thead": set(), "tbody": set(), "caption": set(), "th": {"class"}, "img": {"alt", "src", "class", "width",
-    "height"},
-    "details": {"open", "class"}, "summary": {"class"}, "ul": {"class"}, "ol": {"class"}, "li": {"class"}, "br": set(),
-    "a": {"href", "class"}, "small": set(), "strong": set(), "em": set(), "figure": {"class"}, "figcaption": set(),
+    "style": set(), "body": set(), "main": set(), "header": set(), "h1": set(), "h2": set(), "h3": set(),
+    "p": {"class"}, "div": {"class", "tabindex"}, "span": {"class"}, "b": set(), "code": set(), "pre": set(),
+    "table": {"class"}, "tr": {"class"}, "th": {"class"}, "td": {"class", "style", "data-head"},
+    "picture": set(), "source": {"media", "srcset"}, "img": {"alt", "src", "class"},
+    "details": {"open"}, "summary": set(),
 }  # fmt: skip
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "source"}
+PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]*")
 
 
 class Page(HTMLParser):
@@ -168,9 +167,9 @@ class Page(HTMLParser):
         assert tag in ALLOWED, f"the tag <{tag!a}> was injected"
         for name, value in attrs:
             assert name in ALLOWED[tag], f"the attribute {name!a} was injected into <{tag}>"
-            if name in ("src", "href"):
-                assert re.match(r"data:image/png;base64,[A-Za-z0-9+/=]*$|#[\w-]*$", value or ""), f"{name} was injected"
-            if name in ("class", "style", "id"):
+            if name in ("src", "srcset"):
+                assert PICTURE.fullmatch(value or ""), f"{name} was injected"
+            if name in ("class", "style", "tabindex", "media"):
                 assert re.fullmatch(r"[\w #:;.,%()-]*", value or ""), f"{name} {value!a} was injected"
         if tag not in VOID:
             self.open.append(tag)
@@ -260,7 +259,7 @@ def attack_summary(data: bytes) -> None:
     """What a study reads of such a run."""
     name, _, damaged_file = data.partition(b"\0")
     with folder(**WHOLE | {name.decode().replace(".", "__"): damaged_file}) as run:
-        json.dumps(summarize(Cell("main", 0), run, "0123"))
+        json.dumps(summarize(run, RunConfig(), {"arm": "main", "seed": 0}, None))
 
 
 # -- pictures ---------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from doubles import Letters, letters, random_model
 
 from attack.core import Target, every
 from attack.mutate import damaged, hostile, json_files
-from hiplan.loading import load_model
-from hiplan.models.local import LocalModel, find_model
+from hiplan.envs import TaskSuite
+from hiplan.loading import load_agent, load_model, stage_facts
+from hiplan.models.bases import find_model
+from hiplan.models.local import LocalModel
 from hiplan.models.stages import save_stage
 from hiplan.runs.diagnose import Run
 from hiplan.runs.measure import as_trained
@@ -26,6 +28,7 @@ from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.trainer import ProgressiveTrainer
 
 STAGES = (Stage(name="joint", trains=("planner", "executor"), iterations=2, learning_rate=0.01),)
+SUITE = TaskSuite("letters", Letters, lambda rng: letters(1))
 CONFIG = TrainConfig(stages=STAGES, groups=2, group_size=2, plan_tokens=3, action_tokens=3, turns=1, plan_kl=0)
 FIELDS = (
     "base", "about", "weights", "loaded_with", "mode", "lora", "rank", "alpha", "targets", "decoding", "revise",
@@ -71,7 +74,7 @@ def stage() -> Path:
     run = kept() / "run"
     about = {"stage": "joint", "seed": 0, "env": "mixed", "eval_turns": 9, "revise": "never"}
     about["decoding"] = {"temperature": 1.0, "plan_tokens": 32, "action_tokens": 16}
-    save_stage(LocalModel.load(), run / "stages" / "joint", "tiny-v1", about)
+    save_stage(LocalModel.load(), run / "stages" / "joint", about)
     return run / "stages" / "joint"
 
 
@@ -86,13 +89,13 @@ def attack_stage_facts(data: bytes) -> None:
         place.mkdir(parents=True)
         (Path(name) / "config.yaml").write_text("seed: 1\n")
         (place / "stage.json").write_bytes(data)
-        every(lambda: as_trained(place), lambda: Run.read(Path(name), "joint").conditions)
+        every(lambda: as_trained(stage_facts(place)), lambda: Run.read(Path(name), "joint").conditions)
 
 
 def attack_stage(data: bytes) -> None:
     with copy_of(stage()) as folder:
         replace(folder / "stage.json", data)
-        load_model(checkpoint=folder)
+        load_agent(folder)
 
 
 def make_adapter(rng: Random) -> bytes:
@@ -143,7 +146,7 @@ def attack_style(data: bytes) -> None:
 
 def trainer(folder: Path) -> ProgressiveTrainer:
     torch.set_num_threads(1)
-    return ProgressiveTrainer(model(), lambda rng: letters(1), Letters, CONFIG, folder=folder, checkpoint_every=1)
+    return ProgressiveTrainer(model(), SUITE, config=CONFIG, output_dir=folder, resume=True, checkpoint_every=1)
 
 
 @cache
