@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from hiplan.errors import ConfigError, HiplanError, UserError
 from hiplan.text import shorten
 
 T = TypeVar("T")
-OURS = str(Path(__file__).parent)
+OURS = f"{Path(__file__).parent}{os.sep}"
 
 
 def named(name: str, known: Mapping[str, T], what: str) -> T:

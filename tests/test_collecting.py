@@ -1,13 +1,11 @@
 """What an iteration plays: groups that share task and plan, refills, limits, and environments that fail."""
 
-from dataclasses import replace
-
 import pytest
 from doubles import Letters, letters
 from trainers import EXECUTOR, PLANNER, TWO, build, changed, replace_stage, watch
 
 from hiplan.planners import NoPlanner
-from hiplan.task import Task
+from hiplan.task import StepResult, Task
 from hiplan.trace import Role
 from hiplan.training.config import Stage
 
@@ -40,14 +38,14 @@ def test_a_share_of_groups_runs_without_a_plan_while_the_executor_learns(
 
 
 def test_groups_that_agree_are_refilled_and_their_steps_are_counted() -> None:
-    easy = Task(env="letters", params={"turns": 1, "easy": True})
+    class Easy(Letters):
+        def step(self, action: str) -> StepResult:
+            return super().step("a")
 
     def make_env(task: Task) -> Letters:
-        env = Letters(task)
-        if "easy" in task.params:
-            env.step = lambda action: replace(Letters.step(env, "a"), refused=False)  # type: ignore[method-assign]
-        return env
+        return (Easy if "easy" in task.params else Letters)(task)
 
+    easy = Task(env="letters", params={"turns": 1, "easy": True})
     stage = replace_stage(EXECUTOR, plans="none", iterations=1)
     settings = {"tasks": [easy, letters(1)], "make_env": make_env, "groups": 8, "turns": 1, "action_tokens": 2}
     first = build(stage, **settings)

@@ -238,7 +238,7 @@ def test_a_run_revises_as_it_is_told_and_is_measured_and_diagnosed_so(
     for pair in ((finished, tmp_path / "run"), (tmp_path / "run", finished)):
         with pytest.raises(ConfigError, match=r"differs from .* in replan \('(every_turn|on_failure)'"):
             read_runs(pair, "joint")
-    setting = Setting("train", 4, "greedy")
+    setting = Setting("train", 2, "greedy")
     found = measure_reliance(str(stage), AFTER, vars(setting))["results"]["own"]
     assert found["calls"] > 2 * found["turns"] - 2, "planner and executor, turn by turn"
 
