@@ -77,7 +77,7 @@ class TestTables:
         lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
         assert any(line.startswith(" final, with plan, greedy") for line in lines)
         assert any(line.startswith("   household") and "100 % [34, 100]" in line for line in lines)
-        assert "success [interval]; decoding" in console.file.getvalue(), "the caption is text, no markup"
+        assert "success [interval]; untrained" in console.file.getvalue(), "the caption is text, no markup"
         assert "| final | with plan | greedy | crafting | 50 % [9, 91] |" in markdown_table(RUN, PANELS)
 
     def test_one_environment_or_another_panel_needs_no_rows(self) -> None:
