@@ -12,8 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
+from pydantic import BaseModel, StrictFloat, StrictInt, StrictStr, ValidationError
+
 from hiplan.errors import UserError
+from hiplan.files import problem
 from hiplan.prompts import FULL, Prompts
+from hiplan.text import shown
 from hiplan.trace import Conversation, Role
 
 
@@ -47,6 +51,9 @@ class Request:
         return self.conversation.role
 
 
+Finish = Literal["stop", "length", "window"]
+
+
 @dataclass(frozen=True)
 class Completion:
     """What a role wrote.
@@ -61,7 +68,7 @@ class Completion:
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     prompt_ids: tuple[int, ...] = ()
-    finish: Literal["stop", "length", "window"] = "stop"
+    finish: Finish = "stop"
     reasoning: str = ""
     dropped: int = 0
 
@@ -83,6 +90,40 @@ class Model(Protocol):
     def release(self) -> None:
         """Free what is kept of conversations that have ended; one that continues is processed again."""
         return None
+
+
+class _Answer(BaseModel):
+    """What a completion must hold, whoever made it."""
+
+    text: StrictStr
+    ids: Sequence[StrictInt]
+    logprobs: Sequence[StrictFloat]
+    prompt_ids: Sequence[StrictInt]
+    finish: Finish
+    reasoning: StrictStr
+    dropped: StrictInt
+
+
+def complete(model: Model, requests: Sequence[Request]) -> list[Completion]:
+    """The model's answers. Raises ``UserError`` for what are no completions; what else the model raises goes through.
+
+    A ``StopIteration`` becomes a ``UserError``, too: it would end a generator that plays an episode without a word.
+    """
+    call, n = f"{type(model).__name__}.complete", len(requests)
+    try:
+        found = model.complete(requests)
+    except StopIteration as error:
+        raise UserError(f"{call} raised {shown(error)}; let it raise another exception, which is not lost") from error
+    if not isinstance(found, list | tuple) or len(found) != n:
+        got = f"{len(found)} of them" if isinstance(found, list | tuple) else shown(found, 80)
+        raise UserError(f"{call} should give {n} completions with text, it gave {got}")
+    for one in found:
+        try:
+            _Answer.model_validate(one, from_attributes=True)
+        except ValidationError as error:
+            what = f"it gave {shown(one, 80)} ({problem(error)})"
+            raise UserError(f"{call} should give {n} completions with text, {what}") from None
+    return list(found)
 
 
 class ScriptedModel(Model):

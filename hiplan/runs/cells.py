@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hiplan.errors import ConfigError
-from hiplan.files import write_text
+from hiplan.files import read_object, write_text
 
 COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -64,7 +64,7 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: boo
         for cell in _made(missing, parallel, fresh):
             console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
             progress.advance(bar)
-    return [json.loads(cell.file.read_text()) for cell in cells]
+    return [read_kept(cell.file) for cell in cells]
 
 
 def _made(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
@@ -88,13 +88,7 @@ def _made(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
 
 def read_kept(file: Path) -> dict[str, Any]:
     """A kept answer. Raises ``ConfigError`` for a file that holds none."""
-    try:
-        found = json.loads(file.read_text())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{str(file)!r} is broken; delete it, and it is made anew")
-    return found
+    return read_object(file, "kept cell")
 
 
 def _one_thread() -> None:

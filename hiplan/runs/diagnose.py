@@ -7,7 +7,6 @@ and after training) and ``policies`` (when to revise and how to choose among can
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from hiplan.evaluation import (
 )  # fmt: skip
 from hiplan.evaluation import Cell as Measured
 from hiplan.executors import Executor
+from hiplan.files import read_object
 from hiplan.loading import load_agent, stage_facts
 from hiplan.models.stages import read_stage
 from hiplan.planners import Planner, PlannerProtocol
@@ -89,10 +89,10 @@ class Run:
     @property
     def conditions(self) -> dict[str, Any]:
         """What else its episodes depend on: the base and how it is read, tasks, turns, tokens, revisions."""
-        known = json.loads((self.stage / "stage.json").read_text())
-        about = {key: known["about"].get(key) for key in ("env", "eval_turns")}
-        about["replan"] = known["about"].get("replan", known["about"].get("revise", "on_failure"))  # as older ones say
-        decoding = known["about"].get("decoding") or {}
+        known, facts = read_object(self.stage / "stage.json"), stage_facts(self.stage)
+        about = {key: facts.get(key) for key in ("env", "eval_turns")}
+        about["replan"] = facts.get("replan", facts.get("revise", "on_failure"))  # as older ones say
+        decoding = facts.get("decoding") or {}
         about |= {key: decoding.get(key) for key in ("plan_tokens", "action_tokens")}
         return {key: known.get(key) for key in ("base", "loaded_with")} | about
 
