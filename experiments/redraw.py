@@ -65,7 +65,7 @@ def study(folder: Path, out: Path) -> None:
 def runs(folder: Path, out: Path, command: str) -> None:
     """A study of ``run.py ablate``."""
     if folder.name not in STUDIES:
-        raise ConfigError(f"no study is called {folder.name!r}; expected one of {', '.join(STUDIES)}")
+        raise ConfigError(f"unknown study {folder.name!r}; expected one of {', '.join(STUDIES)}")
     arms = list(STUDIES[folder.name].arms)
     cells = [read_kept(file) for file in sorted(folder.glob("*.json")) if file.name != "diagnostics.json"]
     cells.sort(key=lambda cell: (cell["seed"] != SEARCH_SEED, arms.index(cell["arm"]), cell["seed"]))

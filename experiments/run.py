@@ -72,7 +72,7 @@ def ablate(
     from experiments.studies import SEARCH_SEED, STUDIES
 
     if study not in STUDIES:
-        raise ConfigError(f"no study is called {study!r}; expected one of {', '.join(STUDIES)}")
+        raise ConfigError(f"unknown study {study!r}; expected one of {', '.join(STUDIES)}")
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:

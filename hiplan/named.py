@@ -1,4 +1,4 @@
-"""Functions and objects by name: one of hiplan's own, or ``module:name`` or ``file.py:name`` for a user's."""
+"""Look up functions and objects by name: hiplan's own, or a user's as ``module:name`` or ``file.py:name``."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ T = TypeVar("T")
 
 
 def named(name: str, known: Mapping[str, T], what: str) -> T:
-    """The entry of ``known``, or what ``module:name`` or ``file.py:name`` refers to; the code there is run.
+    """The entry of ``known`` with that name, or the object that ``module:name`` or ``file.py:name`` refers to.
 
-    Raises ``ConfigError`` that says what is missing.
+    Runs the code of that module or file. ``what`` names the kind of object in errors. Raises ``ConfigError`` if there
+    is no such object.
     """
     if name in known:
         return known[name]
     home, colon, attribute = name.rpartition(":")
     if not (colon and home and attribute):
         raise ConfigError(
-            f"no {what} is called {name!r}; expected one of {', '.join(known)}, or 'module:name' or 'file.py:name'"
+            f"unknown {what} {name!r}; expected one of {', '.join(known)}, or 'module:name' or 'file.py:name'"
         )
     module = _from_file(Path(home), what) if home.endswith(".py") else _from_path(home, what)
     try:
         found: T = getattr(module, attribute)
     except AttributeError:
-        raise ConfigError(f"{home!r} has no {attribute!r}; {name!r} should name a {what}") from None
+        raise ConfigError(f"{home!r} has no attribute {attribute!r}; expected {name!r} to be a {what}") from None
     return found
 
 
 def name_of(value: T, known: Mapping[str, T]) -> str | None:
-    """The name of a value; ``None`` where it is none of ``known``."""
+    """The name of a value in ``known``; ``None`` if it is not there."""
     return next((name for name, other in known.items() if other is value), None)
 
 
@@ -44,14 +45,14 @@ def _from_path(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"the module {name!r} with a {what} cannot be imported ({error}); install it, or give 'file.py:name'"
+            f"the module {name!r} of the {what} cannot be imported ({error}); install it, or give 'file.py:name'"
         ) from None
 
 
 def _from_file(path: Path, what: str) -> Any:
-    """The file as a module, loaded once however often it is named."""
+    """The file as a module; each file is loaded once."""
     if not path.is_file():
-        raise ConfigError(f"no file at {str(path)!r}, which should hold a {what}")
+        raise ConfigError(f"there is no file {str(path)!r}; expected a Python file with a {what}")
     name = f"hiplan_user_{path.resolve().stem}_{abs(hash(path.resolve()))}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -62,5 +63,5 @@ def _from_file(path: Path, what: str) -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise ConfigError(f"{str(path)!r} with a {what} cannot be run: {type(error).__name__}: {error}") from None
+            raise ConfigError(f"the {what} file {str(path)!r} failed to run: {type(error).__name__}: {error}") from None
     return sys.modules[name]

@@ -163,7 +163,7 @@ class Alternating(OraclePlanner):
 
 
 def test_there_is_at_least_one() -> None:
-    with pytest.raises(ConfigError, match="at least 1 candidate plan, got 0"):
+    with pytest.raises(ConfigError, match="n must be at least 1 candidate plan, got 0"):
         Candidates(Planner(BRIEF), 0, by_judge)
 
 

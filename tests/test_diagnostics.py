@@ -194,7 +194,7 @@ def turn(i: int, verdict: Verdict | None, action: str = "x", done: tuple[int, ..
 def test_deviations_by_hand() -> None:
     plan = parse_numbered("7. a\n3. b after 7")
     after = parse_numbered("3. b\n4. c")
-    look = ReplanReason(kind=ReplanKind.LOOK)
+    look = ReplanReason(kind=ReplanKind.SCHEDULED)
     played = episode(
         PlanRecord(0, plan),
         PlanRecord(2, plan, look, kept=True),

@@ -29,7 +29,7 @@ from hiplan.coordination import (
     scores,
     step_states,
 )
-from hiplan.coordination.adherence import Judged
+from hiplan.coordination.adherence import ActionJudgement
 from hiplan.effects import Acted
 from hiplan.envs import make_env
 from hiplan.executors import Executor
@@ -164,7 +164,7 @@ def acting(draw: st.DrawFn) -> tuple[Plan, list[tuple[str, StepResult, Any, Any,
     return plan, draw(st.lists(row, max_size=6))
 
 
-def watch(name: str, plan: Plan, rows: list[tuple[str, StepResult, Any, Any, bool]]) -> list[Judged]:
+def watch(name: str, plan: Plan, rows: list[tuple[str, StepResult, Any, Any, bool]]) -> list[ActionJudgement]:
     """The verdicts on what was done; checks what holds after each."""
     tracker, found = Tracker(plan), []
     for action, result, serves, status, effect in rows:

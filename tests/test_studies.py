@@ -131,7 +131,7 @@ def test_an_exported_role_needs_no_hiplan(stage: Path, tmp_path: Path) -> None:
         export_role(stage, "planner", tmp_path / "whole", merged=True)
     with pytest.raises(CheckpointError, match="is no LoRA adapter in PEFT's format"):
         load_model(executor=tmp_path / "whole")
-    with pytest.raises(ConfigError, match="no role is called 'judge'"):
+    with pytest.raises(ConfigError, match="unknown role 'judge'"):
         export_role(stage, "judge", tmp_path / "x", merged=False)
 
 
@@ -192,7 +192,7 @@ def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> Non
         torch.testing.assert_close(
             logits(after.weights.merged(role)), logits(before.weights.merged(role)), rtol=0, atol=1e-4
         )
-    with pytest.raises(ConfigError, match="no weights are called 'shared'"):
+    with pytest.raises(ConfigError, match="unknown weight mode 'shared'"):
         convert_stage(stage, "shared", tmp_path / "x", None)
 
 

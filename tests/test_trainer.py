@@ -444,9 +444,9 @@ def test_training_goes_on_when_a_source_has_no_plans(plans: PlanSourceName, task
     ("named", "own", "asked"),
     [
         ("on_failure", None, []),
-        ("every_turn", None, [ReplanKind.LOOK] * 2),
+        ("every_turn", None, [ReplanKind.SCHEDULED] * 2),
         ("never", None, []),
-        ("never", replan.every(2), [ReplanKind.LOOK]),
+        ("never", replan.every(2), [ReplanKind.SCHEDULED]),
     ],
 )
 def test_plans_are_revised_as_the_settings_or_a_function_say(

@@ -83,7 +83,7 @@ def diagnose(
     from hiplan.runs import diagnose as studies
 
     if decoding not in TEMPERATURES:
-        raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)}")
+        raise ConfigError(f"unknown decoding {decoding!r}; expected one of {', '.join(TEMPERATURES)}")
     folder = out or Path("runs") / f"diagnose-{study}"
     command = f"hiplan diagnose {' '.join(map(str, runs))} --study {study} --panels {panels}"
     command += ("" if tasks is None else f" --tasks {tasks}") + f" --stage {stage} --decoding {decoding}"

@@ -50,7 +50,7 @@ REASONS: dict[ReplanKind, str] = {
     ReplanKind.USED_UP: "every step is done but the task is not",
     ReplanKind.OFF_PLAN: "the last actions served no step",
     ReplanKind.NO_PROGRESS: "the last actions completed no step",
-    ReplanKind.LOOK: "it is asked regularly",
+    ReplanKind.SCHEDULED: "it is asked regularly",
 }
 
 

@@ -276,7 +276,7 @@ def policies(
 def checked(names: Sequence[str]) -> Sequence[str]:
     for name in names:
         if name not in PANELS:
-            raise ConfigError(f"no panel is called {name!r}; expected one of {', '.join(PANELS)}")
+            raise ConfigError(f"unknown panel {name!r}; expected one of {', '.join(PANELS)}")
     return names
 
 

@@ -16,7 +16,7 @@ from hiplan.trace import ROLES, Role
 def export_role(checkpoint: Path, role: str, out: Path, merged: bool) -> None:
     """Write the role as a PEFT adapter, or merged into its base, with its tokenizer."""
     if role not in ROLES:
-        raise ConfigError(f"no role is called {role!r}; expected {' or '.join(ROLES)}")
+        raise ConfigError(f"unknown role {role!r}; expected {' or '.join(ROLES)}")
     _empty(out)
     model = load_stage(checkpoint)
 
@@ -31,9 +31,9 @@ def export_role(checkpoint: Path, role: str, out: Path, merged: bool) -> None:
 def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> None:
     """Write a stage folder of another weight mode."""
     if to not in get_args(WeightMode):
-        raise ConfigError(f"no weights are called {to!r}; expected one of {', '.join(get_args(WeightMode))}")
+        raise ConfigError(f"unknown weight mode {to!r}; expected one of {', '.join(get_args(WeightMode))}")
     if keep is not None and keep not in ROLES:
-        raise ConfigError(f"no role is called {keep!r}; expected {' or '.join(ROLES)}")
+        raise ConfigError(f"unknown role {keep!r}; expected {' or '.join(ROLES)}")
     _empty(out)
     model = load_stage(checkpoint)
     state, config = converted(model.weights.state(), model.weights.config, cast(WeightMode, to), cast(Role, keep))

@@ -69,9 +69,9 @@ def measure(
 ) -> None:
     """Print one table for a stage, or for a model folder as it is; ``best`` chooses the decoding on the dev panel."""
     if panel not in (*PANELS, "all"):
-        raise ConfigError(f"no panel is called {panel!r}; expected one of {', '.join(PANELS)} or all")
+        raise ConfigError(f"unknown panel {panel!r}; expected one of {', '.join(PANELS)} or all")
     if decoding not in (*TEMPERATURES, "best"):
-        raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)} or best")
+        raise ConfigError(f"unknown decoding {decoding!r}; expected one of {', '.join(TEMPERATURES)} or best")
     sampler, facts = playable(checkpoint)
     config = as_trained(facts, env=env, panel_seed=panel_seed, panel_tasks=tasks, threads=threads)
     torch.set_num_threads(config.threads)
@@ -121,7 +121,7 @@ def play_one(
 ) -> None:
     """Print the transcript of one episode."""
     if panel not in PANELS:
-        raise ConfigError(f"no panel is called {panel!r}; expected one of {', '.join(PANELS)}")
+        raise ConfigError(f"unknown panel {panel!r}; expected one of {', '.join(PANELS)}")
     tasks = panels(check({"env": env}, RunConfig))[panel].tasks
     if not 0 <= index < len(tasks):
         raise ConfigError(f"the panel has no task {index}; expected 0 to {len(tasks) - 1}")

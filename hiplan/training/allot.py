@@ -31,7 +31,7 @@ def _of_episode(place: int, rollout: Rollout, role: Role, reward: Reward) -> lis
     if not answers:
         return []
     rewards = allotted(reward(episode, role), len(answers), episode, role)
-    revisions = [-1, *(p.record.plan.revision if p.record.plan else -1 for p in episode.phases() for _ in p.turns)]
+    revisions = [-1, *(p.record.plan.revision if p.record.plan else -1 for p in episode.plan_spans() for _ in p.turns)]
     return [
         Decision(
             episode=place,

@@ -87,7 +87,7 @@ class AlgorithmConfig(BaseModel):
         if not isinstance(value, str):
             return value
         if value not in ALGORITHMS:
-            raise ValueError(f"no algorithm is called {value!r}; expected one of {', '.join(ALGORITHMS)}, or a mapping")
+            raise ValueError(f"unknown algorithm {value!r}; expected one of {', '.join(ALGORITHMS)}, or a mapping")
         return ALGORITHMS[value]
 
 

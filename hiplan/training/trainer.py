@@ -28,7 +28,7 @@ from hiplan.coordination.matching import MATCHERS
 from hiplan.coordination.replan import REPLAN_POLICIES
 from hiplan.envs import TaskSuite, suite
 from hiplan.errors import ConfigError
-from hiplan.loading import played_by
+from hiplan.loading import sampler_facts
 from hiplan.models.local import LocalModel
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import save_stage
@@ -195,7 +195,7 @@ class ProgressiveTrainer:
     def _keep(self, stage: Stage) -> None:
         """Write the finished stage, with what playing it as in training takes."""
         if self.folder is not None:
-            about = {"stage": stage.name, "seed": self.seed} | played_by(self.sampler) | self.about
+            about = {"stage": stage.name, "seed": self.seed} | sampler_facts(self.sampler) | self.about
             save_stage(self.model, self.folder / "stages" / stage.name, about, self.accelerator.is_main_process)
 
     def save(self) -> None:
