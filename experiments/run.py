@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python 
 import typer
 
 from hiplan.cli import train as job
-from hiplan.cli.app import leave, run
+from hiplan.cli.app import exit_process, run
 from hiplan.cli.train import Config, DryRun, Env, Match, Model, Out, PanelSeed, Resume, Seed, Set, ShowConfig, Weights
 from hiplan.errors import ConfigError
 from hiplan.report.terminal import Terminal
@@ -88,4 +88,4 @@ def ablate(
 
 
 if __name__ == "__main__":
-    leave(run(app))
+    exit_process(run(app))

@@ -9,7 +9,7 @@ from doubles import Letters, letters, random_model
 
 from hiplan.envs import TaskSuite
 from hiplan.training.config import Stage, TrainConfig
-from hiplan.training.processes import leave
+from hiplan.training.processes import exit_now
 from hiplan.training.trainer import ProgressiveTrainer
 
 STAGES = (
@@ -46,4 +46,4 @@ if __name__ == "__main__":
             shard=sys.argv[5] == "shard",
             stop="stop" in sys.argv[6:],
         )
-    leave(0)
+    exit_now(0)

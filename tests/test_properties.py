@@ -41,7 +41,7 @@ from hiplan.prompts import BRIEF, FULL, Prompts
 from hiplan.report import transcript
 from hiplan.task import StepResult, Task
 from hiplan.trace import Episode, PlanRecord, Turn, Verdict
-from hiplan.training.sources import whole_plan
+from hiplan.training.sources import merged_plan
 
 DOOR = Task(
     env="crafting", params={"recipes": ["craft plank using 2 wood", "craft door using 1 plank"], "goal": "door"}
@@ -347,7 +347,7 @@ def test_scores_of_a_stream_are_those_counted_from_scratch(episode: Episode) -> 
 @given(episodes())
 def test_the_whole_plan_of_an_episode_is_a_plan(episode: Episode) -> None:
     """The last plan after steps of earlier ones that were served and never failed."""
-    whole = whole_plan(episode)
+    whole = merged_plan(episode)
     assert (whole is None) == (episode.plan is None)
     if whole is None or episode.plan is None:
         return

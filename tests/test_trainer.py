@@ -126,20 +126,20 @@ def test_under_joint_weights_the_frozen_roles_tokens_carry_no_loss(trained: Role
 def test_the_anchor_measures_each_role_with_its_own_weights(
     mode: WeightMode, shared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything has moved, neither the role that learns nor the one that is dragged along is pulled."""
-    pulls: list[tuple[Role, float]] = []
-    pull = Learner._pull
+    """Before any update, the KL term is zero for the trained role and for the frozen role that shares its weights."""
+    terms: list[tuple[Role, float]] = []
+    kl_term = Learner._kl_term
 
     def noted(self: Learner, role: Role, *given: Any) -> Any:
-        found = pull(self, role, *given)
-        pulls.append((role, abs(found.item())))
+        found = kl_term(self, role, *given)
+        terms.append((role, abs(found.item())))
         return found
 
-    monkeypatch.setattr(Learner, "_pull", noted)
+    monkeypatch.setattr(Learner, "_kl_term", noted)
     stage = replace_stage(EXECUTOR, plans="self", kl=0.1, iterations=1)
     build(stage, model=random_model(mode, seed=1, adapters=0.1, shared=shared), updates=1).train()
-    assert {role for role, _ in pulls} == {"executor", "planner"}
-    assert max(value for _, value in pulls) < 1e-5
+    assert {role for role, _ in terms} == {"executor", "planner"}
+    assert max(value for _, value in terms) < 1e-5
 
 
 def test_all_roles_are_scored_before_any_learns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_under_joint_weights_the_anchor_holds_the_frozen_role_too(monkeypatch: p
         return float(run.metrics.rows[-1]["drift_planner"])
 
     free, held = drift(0.0), drift(6.0)
-    monkeypatch.setattr(Learner, "held", lambda *given: [])
+    monkeypatch.setattr(Learner, "anchor_rows", lambda *given: [])
     executor_alone = drift(6.0)
     assert 0 < held < 0.7 * executor_alone < free
 
@@ -409,11 +409,11 @@ def test_hindsight_puts_what_was_done_before_a_revision_in_front_of_it() -> None
     served = [(1, Verdict.ON_PLAN), (4, Verdict.PREMATURE), (2, Verdict.ON_PLAN), (3, Verdict.ON_PLAN)]
     episode = Episode(TWO, "", plans=[PlanRecord(0, first), PlanRecord(4, revised, failed)])
     episode.turns = [Turn(i, "", "", 0.0, False, verdict, step) for i, (step, verdict) in enumerate(served)]
-    whole = sources.whole_plan(episode)
+    whole = sources.merged_plan(episode)
     assert whole is not None and Plan.model_validate(whole.model_dump()) == whole
     assert [(s.id, s.after) for s in whole.steps] == [(1, ()), (2, (1,)), (5, ()), (4, (5,))]
-    assert sources.whole_plan(Episode(TWO, "", plans=[PlanRecord(0, first)])) == first
-    assert sources.whole_plan(Episode(TWO, "")) is None
+    assert sources.merged_plan(Episode(TWO, "", plans=[PlanRecord(0, first)])) == first
+    assert sources.merged_plan(Episode(TWO, "")) is None
 
 
 def test_filtered_gives_the_first_plan_that_the_judge_passes() -> None:
@@ -508,7 +508,7 @@ def test_one_process_has_nothing_to_split_its_weights_over() -> None:
 
 
 def test_a_stage_without_its_plan_file_says_so() -> None:
-    with pytest.raises(ConfigError, match="'executor' takes its plans from a plan file; give one as plan_file"):
+    with pytest.raises(ConfigError, match=r"'executor' takes its plans from a file; set train\.plan_file"):
         build(replace_stage(EXECUTOR, plans="file"))
     with pytest.raises(ConfigError, match="no plan file at"):
         build(replace_stage(EXECUTOR, plans="file"), plan_file="nowhere.jsonl")
@@ -680,9 +680,9 @@ def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) is None
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         checkpoint.load_state(tmp_path / "nowhere")
     checkpoint.save_state(tmp_path / "1", {"a": torch.zeros(1)}, {})
     (tmp_path / "1" / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         checkpoint.load_state(tmp_path / "1")

@@ -60,15 +60,15 @@ def run(command: Callable[[], Any]) -> int:
     return 0
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """End the process; one of several that were started together ends without Python's own clearing up."""
     if "LOCAL_RANK" in os.environ:
-        from hiplan.training.processes import leave
+        from hiplan.training.processes import exit_now
 
-        leave(code)
+        exit_now(code)
     sys.exit(code)
 
 
 def main() -> None:
     """Run the ``hiplan`` command."""
-    leave(run(app))
+    exit_process(run(app))
