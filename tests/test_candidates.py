@@ -60,7 +60,7 @@ def test_the_judge_takes_the_best() -> None:
     assert [c.score for c in episode.candidates] == [pytest.approx(35 / 9), 5.0, None]
     assert [c.chosen for c in episode.candidates] == [False, True, False]
     assert episode.success
-    assert "number 2 of 3 candidates, scored 3.9, 5, not weighed" in transcript(episode)
+    assert "candidate 2 of 3; scores: 3.9, 5, not scored" in transcript(episode)
 
 
 def test_the_episode_goes_on_in_the_conversation_of_the_plan_taken() -> None:

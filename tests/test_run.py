@@ -109,7 +109,7 @@ def test_kept_episodes_are_the_first_tasks_of_the_panels(finished: Path) -> None
         task.id for name in ("train", "heldout") for task in Panel.read(finished / "panels" / f"{name}.json").tasks
     ]
     assert [episode.task.id for episode in read_episodes(finished / "transcripts.jsonl")] == tasks
-    assert "Chosen by place, not by outcome: the first 2 of train and" in (finished / "report.html").read_text()
+    assert "Selected by position, not by outcome: the first 2 of train and" in (finished / "report.html").read_text()
 
 
 def test_a_run_records_what_its_figures_depend_on(finished: Path) -> None:
@@ -203,7 +203,7 @@ def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Pa
         (["train", "--set", "weights.method=full"], "weights: 'split' weights are adapters on one base; full training"),
         (["train", "--config", "absent.yaml"], "no config file at 'absent.yaml'"),
         (["train", "--resume", "absent"], "no config file at"),
-        (["train", "--resume", "absent", "--seed", "1"], "--resume takes no other settings"),
+        (["train", "--resume", "absent", "--seed", "1"], "--resume 'absent' continues with the settings of that run"),
         (["train", "--match", "absent"], "no run at 'absent'"),
         (["export", "absent", "--role", "planner", "--out", "x"], "'absent' is not a stage"),
         (["convert", "absent", "--to", "split", "--out", "x"], "'absent' is not a stage"),

@@ -30,7 +30,7 @@ from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.runs.cells import Cell as DoneCell
 from hiplan.runs.cells import run_cells
-from hiplan.runs.dry_run import needs
+from hiplan.runs.dry_run import memory_table
 from hiplan.runs.export import convert_stage, export_role
 from hiplan.runs.measure import as_trained
 from hiplan.runs.settings import RunConfig, resolve
@@ -197,7 +197,7 @@ def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> Non
 
 
 def dry(*given: str) -> dict[str, str]:
-    table = needs(resolve(Path(ablate.HERE) / "configs/llama-3.1-8b.yaml", list(given)))
+    table = memory_table(resolve(Path(ablate.HERE) / "configs/llama-3.1-8b.yaml", list(given)))
     return dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))  # type: ignore[arg-type]
 
 
@@ -227,7 +227,7 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
         8192,  # the window; 20 would not fit
     ]
     with pytest.raises(ConfigError, match="no model at 'models/Unknown-1B'"):
-        needs(resolve(None, ["model=models/Unknown-1B"]))
+        memory_table(resolve(None, ["model=models/Unknown-1B"]))
 
 
 # -- cells -------------------------------------------------------------------------------------

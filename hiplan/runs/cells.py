@@ -1,4 +1,4 @@
-"""Work cut into cells that are kept when finished: a study that was stopped goes on with the others."""
+"""Split a study into cells and store the result of each, so that a stopped study continues with the missing ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """``make(**arguments)``, a function of a module with JSON for arguments and answer, kept in ``file``.
+    """One computation, ``make(**arguments)``, whose result is stored in ``file``.
 
-    ``about``: what the answer depends on, such as settings and the weights' digest; paths are no part of it.
+    ``make`` is a module-level function with JSON arguments and a JSON result. ``about``: what the result depends on,
+    such as settings and a digest of the weights, but not paths.
     """
 
     file: Path
@@ -38,23 +39,26 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits of what the answer depends on."""
+        """Twelve hexadecimal digits that identify the function and ``about``."""
         text = json.dumps([self.make.__qualname__, self.about], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
-    """Every cell's answer, in order; ``parallel`` processes at once with one torch thread each make
-    those that are missing, each in a fresh process, so that its peak memory is its own.
+    """Compute the missing cells and return the results of all, in order.
 
-    Each process keeps what it has made, whatever becomes of the others. Raises ``ConfigError`` for a kept answer to
-    other settings, and for two cells with one file.
+    ``parallel``: the number of processes, with one torch thread each. Every cell runs in a new process, so that its
+    peak memory is its own, and stores its result as soon as it has it. Raises ``ConfigError`` for a stored result of
+    other settings, and for two cells with the same file.
     """
-    if len({cell.file for cell in cells}) < len(cells):
-        raise ConfigError("two cells would be kept in one file; give runs in folders of different names")
+    files = [cell.file for cell in cells]
+    if twice := next((file for file in files if files.count(file) > 1), None):
+        raise ConfigError(f"two cells would be stored in {str(twice)!r}; give runs in folders with different names")
     for cell in cells:
-        if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
-            raise ConfigError(f"{str(cell.file)!r} was made with other settings; delete it, or give another --out")
+        if cell.file.is_file() and read_cell(cell.file).get("cell") != cell.digest:
+            raise ConfigError(
+                f"{str(cell.file)!r} was made with other settings; delete it, or choose another folder with --out"
+            )
     missing = [cell for cell in cells if not cell.file.is_file()]
     processes = multiprocessing.get_context("spawn")
     with (
@@ -62,34 +66,34 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[di
         Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
     ):
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
-        under_way = {pool.submit(_keep, cell): cell for cell in missing}
+        running = {pool.submit(_run_cell, cell): cell for cell in missing}
         try:
-            for future in as_completed(under_way):
+            for future in as_completed(running):
                 future.result()
-                console.print(f"{under_way[future].file.stem}: done", markup=False, highlight=False)
+                console.print(f"{running[future].file.stem}: done", markup=False, highlight=False)
                 progress.advance(bar)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # those under way are finished and kept
+            pool.shutdown(cancel_futures=True)  # waits for the running cells, which store their results
             raise
     return [json.loads(cell.file.read_text()) for cell in cells]
 
 
-def read_kept(file: Path) -> dict[str, Any]:
-    """A kept answer. Raises ``ConfigError`` for a file that holds none."""
+def read_cell(file: Path) -> dict[str, Any]:
+    """The stored result of a cell. Raises ``ConfigError`` if the file is not valid."""
     try:
         found = json.loads(file.read_text())
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ConfigError(f"{str(file)!r} is broken; delete it, and it is made anew")
+        raise ConfigError(f"{str(file)!r} is damaged; delete it and run the command again to recompute it")
     return found
 
 
 def _one_thread() -> None:
-    """What torch reads when it is imported; a cell without torch is not slowed by it."""
+    """Limit torch to one thread by the environment variable that it reads at import."""
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _keep(cell: Cell) -> None:
+def _run_cell(cell: Cell) -> None:
     kept = {"cell": cell.digest, "about": cell.about} | cell.make(**cell.arguments)
     write_text(cell.file, json.dumps(kept, indent=1, sort_keys=True) + "\n")
