@@ -32,6 +32,8 @@ def measure(tasks: Sequence[Task]) -> tuple[int, float, float, float]:
     thinking = time.perf_counter() - began
     began = time.perf_counter()
     envs = [make_env(task) for task in tasks]
+    for env, task in zip(envs, tasks, strict=True):
+        env.reset(task)
     resetting = time.perf_counter() - began
     began = time.perf_counter()
     for env, actions in zip(envs, scripts, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/gpu.py` finds experiments
 from hiplan.model import Decoding, Request
-from hiplan.models.local import LocalModel, Side, Usage, find_model
+from hiplan.models.bases import ModelSpec, find_model
+from hiplan.models.local import LocalModel, Usage
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.prompts import FULL
@@ -52,8 +54,8 @@ def build(name: str, device: torch.device) -> LocalModel:
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
     tokenizer = AutoTokenizer.from_pretrained(find_model("tiny-v1"), local_files_only=True)
     weights = RoleWeights(base, WeightsConfig(mode="split"))
-    side = Side(tokenizer, base.config, 8192)
-    return LocalModel(weights, dict.fromkeys(ROLES, side), FULL).to(device)
+    spec = ModelSpec(tokenizer, base.config, 8192)
+    return LocalModel(weights, dict.fromkeys(ROLES, spec), FULL).to(device)
 
 
 def measure(model: LocalModel, role: Role, args: argparse.Namespace) -> None:
@@ -78,7 +80,7 @@ def measure(model: LocalModel, role: Role, args: argparse.Namespace) -> None:
     model.weights.train_only((role,))
     parameters = list(model.weights.parameters(role).values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    rows = [row for c in conversations for row in Row.of(c, 1.0)]
+    rows = [row for c in conversations for row in Row.of(c, repeat(1.0))]
     began, worst = clock(args.device), 0.0
     with model.weights.acting_as(role) as active:
         active.gradient_checkpointing_enable({"use_reentrant": False})

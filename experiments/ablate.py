@@ -17,9 +17,10 @@ from rich.console import Console
 from experiments.studies import SEARCH_SEED, Study
 from hiplan.errors import ConfigError
 from hiplan.runs.cells import Cell, run_cells
-from hiplan.runs.diagnose import AFTER, Setting, measure_reliance
+from hiplan.runs.diagnose import Setting, measure_reliance
 from hiplan.runs.job import read_metrics
 from hiplan.runs.settings import RunConfig, check, matched, read_run, resolve
+from hiplan.runs.tables import AFTER
 
 HERE = Path(__file__).resolve().parent
 Summary = dict[str, Any]
@@ -67,7 +68,7 @@ class Ablation:
 
     def run_all(self, runs: Sequence[Run], steps: Mapping[tuple[str, int], int]) -> list[Summary]:
         """The summaries of the runs. ``steps``: environment steps by (arm, seed), for arms that match another."""
-        return run_cells([self.cell(run, steps) for run in runs], self.parallel, self.console)
+        return run_cells([self.cell(run, steps) for run in runs], self.parallel, self.console, fresh=True)
 
     def cell(self, run: Run, steps: Mapping[tuple[str, int], int]) -> Cell:
         settings = self.settings(run)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from hiplan.models.local import LocalModel, Side, find_model
+from hiplan.models.bases import ModelSpec, find_model
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import LoraSettings, WeightMode, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.plan import Plan, PlanStep, StepStatus
@@ -16,7 +17,13 @@ from hiplan.trace import ROLES
 
 
 def random_model(
-    mode: WeightMode = "split", seed: int = 0, rank: int = 4, window: int = 256, adapters: float = 0.0, **more: Any
+    mode: WeightMode = "split",
+    seed: int = 0,
+    rank: int = 4,
+    window: int = 256,
+    adapters: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    **more: Any,
 ) -> LocalModel:
     """A Llama of 2 layers with random weights and the shipped tokenizer.
 
@@ -32,13 +39,12 @@ def random_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings = WeightsConfig(mode=mode, lora=LoraSettings(rank=rank, alpha=2 * rank), **more)
-        weights = RoleWeights(LlamaForCausalLM(config).eval(), settings, seed=seed + 1)
+        weights = RoleWeights(LlamaForCausalLM(config).to(dtype).eval(), settings, seed=seed + 1)
         with torch.no_grad():
             for role in ROLES:
                 for parameter in weights.parameters(role).values():
                     parameter += adapters * torch.randn(parameter.shape)
-    side = Side(tokenizer, config)
-    return LocalModel(weights, {"planner": side, "executor": side}, BRIEF)
+    return LocalModel(weights, dict.fromkeys(ROLES, ModelSpec(tokenizer, config)), BRIEF)
 
 
 def frozen(model: LocalModel) -> dict[str, torch.Tensor]:

@@ -11,7 +11,8 @@ import trl
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from hiplan.models.local import LocalModel, Side
+from hiplan.models.bases import ModelSpec
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import LoraSettings, WeightMode, WeightsConfig
 from hiplan.models.weights import RoleWeights
 
@@ -115,16 +116,16 @@ def model(name: str, mode: WeightMode = "split", seed: int = 0, executor: str | 
         torch.manual_seed(seed)
         bases = {role: base(family) for role, family in (("planner", name), ("executor", executor or name))}
         config = WeightsConfig(mode=mode, lora=LoraSettings(rank=2, alpha=4))
-        sides = {
-            "planner": Side(tokenizer(name), bases["planner"].config),
-            "executor": Side(tokenizer(executor or name), bases["executor"].config),
+        specs = {
+            "planner": ModelSpec(tokenizer(name), bases["planner"].config),
+            "executor": ModelSpec(tokenizer(executor or name), bases["executor"].config),
         }
         weights = RoleWeights(bases["planner"], config, seed, bases["executor"] if mode == "separate" else None)
         with torch.no_grad():
             for unit in (unit for body in weights.bodies for unit in body.units):
                 for parameter in weights.unit(unit).values():
                     parameter += 0.1 * torch.randn(parameter.shape)
-    return LocalModel(weights, sides)  # type: ignore[arg-type]
+    return LocalModel(weights, specs)  # type: ignore[arg-type]
 
 
 def base(name: str) -> Any:

@@ -6,6 +6,7 @@ import torch
 from doubles import Letters, letters, random_model
 
 from hiplan.envs import TaskSuite
+from hiplan.models.adapters import save_weights
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.trainer import ProgressiveTrainer
 
@@ -23,4 +24,4 @@ def train(folder: Path) -> None:
     suite = TaskSuite("letters", Letters, lambda rng: letters(rng.randint(1, 2)))
     run = ProgressiveTrainer(model, suite, config=config, output_dir=folder, resume=True, checkpoint_every=2)
     run.train()
-    model.weights.save(folder / "adapters")
+    save_weights(model.weights, folder / "adapters")

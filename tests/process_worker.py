@@ -1,15 +1,24 @@
-"""What tests/test_processes.py runs in one process and in two: two short stages, whose weights the first one keeps."""
+"""What tests/test_processes.py runs in one process and in two: two short stages, whose weights the first one keeps.
 
+    process_worker.py CASES
+
+``CASES``: JSON, a list of arguments of ``train``. One start of the processes runs all of them, because each start
+imports everything again.
+"""
+
+import json
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from doubles import Letters, letters, random_model
 
+from hiplan.cli.app import exit_process
 from hiplan.envs import TaskSuite
+from hiplan.models.adapters import save_weights
 from hiplan.training.config import Stage, TrainConfig
-from hiplan.training.processes import exit_now
 from hiplan.training.trainer import ProgressiveTrainer
 
 STAGES = (
@@ -21,6 +30,7 @@ STAGES = (
 def train(
     folder: Path, mode: str, method: str = "lora", kl: float = 0.1, shard: bool = False, stop: bool = False
 ) -> None:
+    """Run the stages in ``folder``, from wherever they stand; ``stop``: only up to the second iteration."""
     torch.set_num_threads(1)
     model = random_model(mode, seed=1, method=method)  # type: ignore[arg-type]
     config = TrainConfig(
@@ -33,17 +43,12 @@ def train(
     if stop:
         run.on_iteration = lambda row: sys.exit() if row["iteration"] == 1 else None
     run.train()
-    model.weights.save(folder / "adapters", write=run.accelerator.is_main_process)
-    run.accelerator.end_training()
+    save_weights(model.weights, folder / "adapters", write=run.accelerator.is_main_process)
 
 
 if __name__ == "__main__":
-    with suppress(SystemExit):
-        train(
-            Path(sys.argv[1]),
-            *sys.argv[2:4],
-            kl=float(sys.argv[4]),
-            shard=sys.argv[5] == "shard",
-            stop="stop" in sys.argv[6:],
-        )
-    exit_now(0)
+    for case in json.loads(sys.argv[1]):
+        with suppress(SystemExit):
+            train(Path(case.pop("folder")), **case)
+    PartialState().destroy_process_group()
+    exit_process(0)

@@ -1,5 +1,6 @@
-"""What stands in for a study's runs in tests: a module of its own, so that other processes can import it."""
+"""What stands in for a study's runs and cells in tests: a module of its own, so that other processes can import it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,20 @@ def launched(runs: Path) -> list[str]:
     found = notes.read_text().splitlines() if notes.exists() else []
     notes.unlink(missing_ok=True)
     return sorted(found)
+
+
+def doubled(n: int) -> dict[str, Any]:
+    """What a cell makes; another process imports it."""
+    return {"twice": 2 * n}
+
+
+def sometimes(n: int, folder: str) -> dict[str, Any]:
+    """Fails for 0, once another has begun, which then takes a while."""
+    begun = Path(folder) / "begun"
+    if n == 0:
+        while not begun.exists():
+            time.sleep(0.05)
+        raise ValueError("no answer")
+    begun.touch()
+    time.sleep(1)
+    return doubled(n)

@@ -254,7 +254,7 @@ def logged() -> tuple[LocalModel, list[Episode]]:
 
 def test_a_conversation_is_rebuilt_token_by_token(logged: tuple[LocalModel, list[Episode]]) -> None:
     model, episodes = logged
-    codec = model.sides["executor"].codec
+    codec = model.specs["executor"].codec
     for played in episodes:
         own, known = played.plans[0].plan, played.conversations["executor"]
         assert own is not None
@@ -275,7 +275,7 @@ def test_the_proxy_is_the_divergence_by_hand(logged: tuple[LocalModel, list[Epis
     total, tokens = 0.0, 0
     with torch.no_grad(), model.weights.acting_as("executor") as network:
         for played, own, theirs in zip(episodes, plans, plans[::-1], strict=False):
-            rows = [with_plan(played, p, BRIEF, model.sides["executor"].codec) for p in (own, theirs) if p]
+            rows = [with_plan(played, p, BRIEF, model.specs["executor"].codec) for p in (own, theirs) if p]
             logps = []
             for row in rows:
                 where = [

@@ -100,7 +100,7 @@ def test_separate_models_of_different_families_work_together() -> None:
     local = model("llama3", "separate", executor="qwen3")
     for role in ROLES:
         assert gap(local, role, converse(local, role)) < 2e-4
-    assert local.sides["planner"].tokenizer is not local.sides["executor"].tokenizer
+    assert local.specs["planner"].tokenizer is not local.specs["executor"].tokenizer
 
 
 PIECES = sorted({t for family in FAMILIES.values() for t in (*family.special, *family.added, *family.plain)})
@@ -197,7 +197,7 @@ def test_where_the_template_opens_the_thought_a_cut_one_is_no_plan() -> None:
     assert (done.text, done.reasoning) == ("1. get log", "hm")
     local = model(OPENS_THE_THOUGHT)
     local.keep_reasoning = False
-    with pytest.raises(ConfigError, match="opens the thought itself"):
+    with pytest.raises(ConfigError, match="writes the opening mark of the reasoning itself"):
         converse(local)
 
 

@@ -14,8 +14,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from hiplan.errors import ConfigError
+from hiplan.models.bases import find_model
 from hiplan.models.chat import ChatCodec
-from hiplan.models.local import LocalModel, find_model
+from hiplan.models.local import LocalModel
 from hiplan.models.stages import load_stage, save_stage
 
 SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
@@ -89,7 +90,7 @@ def test_a_tag_in_other_characters_costs_no_more_than_itself() -> None:
 @pytest.mark.parametrize("bytes_for_unknown", [True, False])
 def test_many_of_them_take_no_longer_than_they_are(text: str, bytes_for_unknown: bool) -> None:
     began = time.perf_counter()
-    assert codec_of(changing("NFKC", bytes_for_unknown))._content(text)
+    assert codec_of(changing("NFKC", bytes_for_unknown)).content(text)
     assert time.perf_counter() - began < 10
 
 
@@ -183,4 +184,4 @@ def test_a_stage_remembers_the_choice(tmp_path: Path) -> None:
         LocalModel.load(str(folder))
     model = LocalModel.load(str(folder), plain_delimiters=True)
     save_stage(model, tmp_path / "stage", {})
-    assert load_stage(tmp_path / "stage").sides["executor"].codec.plain_delimiters
+    assert load_stage(tmp_path / "stage").specs["executor"].codec.plain_delimiters

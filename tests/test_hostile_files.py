@@ -21,7 +21,8 @@ from hiplan import files
 from hiplan.envs import Panel
 from hiplan.errors import CheckpointError, ConfigError, TaskError, UserError
 from hiplan.loading import load_model, stage_facts
-from hiplan.models.local import LocalModel, find_model
+from hiplan.models.bases import find_model
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import LoraSettings, WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.report import draw_curves, draw_plan, write_report

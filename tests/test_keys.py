@@ -1,12 +1,10 @@
 """An API key is sent to its endpoint and appears nowhere else: in no traceback, message or file."""
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import Call, one_line
 from endpoint import serve
 
 from hiplan import Endpoint
@@ -53,14 +51,12 @@ def test_a_request_that_cannot_be_sent_is_one_line(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("timeout", [".nan", ".inf", "60"])
-def test_the_command_says_it_in_one_line(timeout: str, tmp_path: Path) -> None:
+def test_the_command_says_it_in_one_line(
+    timeout: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planner = f"planner={{url: 'http://localhost:1/v1', model: m, key_env: MY_KEY, timeout: {timeout}}}"
-    done = subprocess.run(
-        [sys.executable, "-m", "hiplan.cli", "plans", str(tmp_path / "p.jsonl"), "--set", planner],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
-        env=os.environ | {"MY_KEY": KEY, "SSL_CERT_FILE": "/nonexist"},
-    )  # fmt: skip
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: "), done.stderr
-    assert KEY not in done.stdout + done.stderr
-    assert ("SSL_CERT_FILE" if timeout == "60" else "planner.timeout: input should be a finite number") in lines[0]
+    monkeypatch.setenv("MY_KEY", KEY)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexist")
+    done = call("plans", tmp_path / "p.jsonl", "--set", planner)
+    one_line(done, "SSL_CERT_FILE" if timeout == "60" else "planner.timeout: input should be a finite number")
+    assert KEY not in done.out + done.err

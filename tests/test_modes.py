@@ -1,6 +1,8 @@
 """Four weight modes behind one interface: who learns, what is guarded, and what leaves hiplan."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ import pytest
 import torch
 from doubles import frozen, random_model
 from peft import PeftModel
-from test_trainer import EXECUTOR, JOINT, PLANNER, build, changed
+from trainers import EXECUTOR, JOINT, PLANNER, build, changed
 from transformers import AutoModelForCausalLM
 
 from hiplan.errors import ConfigError, InternalError
-from hiplan.models import weights as weights_module
+from hiplan.models.adapters import export_weights, load_weights, save_weights
 from hiplan.models.convert import converted
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import UNITS, WeightMode, WeightsConfig
 from hiplan.models.weights import RoleWeights
 from hiplan.trace import ROLES, Role
@@ -71,9 +74,9 @@ def test_whole_models_train_too(mode: WeightMode, tmp_path: Path) -> None:
     before = model.weights.state()
     run.train()
     assert changed(before, model.weights.state()) == set(sum(UNITS[mode].values(), ()))
-    model.weights.save(tmp_path)
+    save_weights(model.weights, tmp_path)
     fresh = random_model(mode, seed=9, method="full")
-    fresh.weights.load(tmp_path)
+    load_weights(fresh.weights, tmp_path)
     assert not changed(model.weights.state(), fresh.weights.state())
     for role in ROLES:
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / UNITS[mode][role][0])
@@ -98,10 +101,18 @@ def test_impossible_settings_say_why(settings: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize("mode", ["split", "partial"])
-def test_a_wrong_adapter_left_active_is_caught(mode: WeightMode, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = build(EXECUTOR, model=random_model(mode, seed=1))
-    activate = weights_module._activate
-    monkeypatch.setattr(weights_module, "_activate", lambda model, units: activate(model, ["planner"]))
+def test_a_wrong_adapter_left_active_is_caught(mode: WeightMode) -> None:
+    class Stuck(RoleWeights):
+        """Whoever acts, the planner's adapters are active."""
+
+        @contextmanager
+        def acting_as(self, role: Role) -> Iterator[Any]:
+            with super().acting_as("planner") as model:
+                yield model
+
+    sound = random_model(mode, seed=1)
+    weights = Stuck(copy.deepcopy(sound.weights.bodies[0].plain), sound.weights.config, seed=2)
+    run = build(EXECUTOR, model=LocalModel(weights, sound.specs, sound.prompts))
     before = run.model.weights.state()
     with pytest.raises(
         InternalError, match=r"no finite gradient reached executor\..*; was another adapter left active"
@@ -125,13 +136,13 @@ def test_the_guard_names_what_moved_or_did_not(mode: WeightMode) -> None:
 
     with weights.guarded([unit]):
         step(mine.values())
-    with pytest.raises(InternalError, match=f"did not move {unit}"), weights.guarded([unit]):
+    with pytest.raises(InternalError, match=f"did not change {unit}"), weights.guarded([unit]):
         step(list(mine.values())[1:])
     others = [u for body in weights.bodies for u in body.units if u != unit]
     for other in others:
-        with pytest.raises(InternalError, match=f"moved {other}.*should be frozen"), weights.guarded([unit]):
+        with pytest.raises(InternalError, match=f"changed {other}.*should be frozen"), weights.guarded([unit]):
             step([*mine.values(), next(iter(weights.unit(other).values()))])
-    with pytest.raises(InternalError, match=r"moved .*should be frozen"), weights.guarded([unit]):
+    with pytest.raises(InternalError, match=r"changed .*should be frozen"), weights.guarded([unit]):
         step([*mine.values(), next(iter(weights.bodies[0].frozen.values()))])
     next(iter(mine.values())).grad = torch.full_like(next(iter(mine.values())), torch.nan)
     with pytest.raises(InternalError, match="no finite gradient"), weights.guarded([unit]):
@@ -162,7 +173,7 @@ def test_merged_copies_answer_as_the_adapters_and_change_no_weight(mode: WeightM
 def test_an_exported_role_is_a_plain_peft_adapter(mode: WeightMode, role: Role, tmp_path: Path) -> None:
     weights = random_model(mode, adapters=0.1).weights
     answer = dict(zip(ROLES, answers(weights), strict=True))[role]
-    weights.export(role, tmp_path / "adapter")
+    export_weights(weights, role, tmp_path / "adapter")
     plain = PeftModel.from_pretrained(copy.deepcopy(weights.body(role).plain), str(tmp_path / "adapter")).eval()
     if mode == "partial":
         torch.testing.assert_close(logits(plain), answer, rtol=0, atol=1e-4)

@@ -1,51 +1,16 @@
 """What gets installed: every file once, inside the ``hiplan`` namespace, and light to import."""
 
 import os
-import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
-import pytest
+from wheels import REPOSITORY, called, from_sources, python
 
 import hiplan
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 ROLES = ("planners", "executors", "coordination")
 HEAVY = ("accelerate", "datasets", "matplotlib", "numpy", "pandas", "peft", "torch", "transformers", "trl")
-# `make release-check` runs this file against an installed wheel, where there is nothing to build.
-from_sources = pytest.mark.skipif(not (REPOSITORY / "planners").is_dir(), reason="not in a checkout of the repository")
-
-
-def python(code: str, library: Path, cwd: Path) -> str:
-    """Run ``code`` in a fresh interpreter that finds hiplan in the folder ``library``; return what it printed."""
-    environment = os.environ | {"PYTHONPATH": str(library)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def build(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "build", "--no-isolation", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two wheels: from the tree (a copy of it, where no stale build/ lies), and from an sdist of it."""
-    place = tmp_path_factory.mktemp("packaging")
-    junk = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
-
-    def ignored(folder: str, names: list[str]) -> set[str]:
-        return junk(folder, names) | ({"runs"} if Path(folder) == REPOSITORY else set())
-
-    source = shutil.copytree(REPOSITORY, place / "source", symlinks=True, ignore=ignored)
-    build("--wheel", "--outdir", place / "tree", source)
-    build("--outdir", place / "sdist", source)
-    return [*place.glob("tree/*.whl"), *place.glob("sdist/*.whl")]
 
 
 @from_sources
@@ -73,8 +38,7 @@ def test_a_wheel_holds_each_file_of_the_library_once_and_nothing_else(wheels: li
 @from_sources
 def test_folders_of_an_app_do_not_shadow_the_installed_role_packages(wheels: list[Path], tmp_path: Path) -> None:
     library, app = tmp_path / "library", tmp_path / "app"
-    install = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(library), str(wheels[0])]
-    subprocess.run([sys.executable, "-m", *install], check=True)
+    called("pip", "install", "--quiet", "--no-deps", "--no-index", "--target", library, wheels[0])
     for name in (*ROLES, "experiments"):
         (app / name).mkdir(parents=True)
         (app / name / "__init__.py").write_text("raise RuntimeError('the folder of the app was imported')\n")

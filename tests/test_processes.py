@@ -20,41 +20,49 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("mode", "method", "kl", "shard"),
-    [
-        ("split", "lora", 0.1, "whole"),
-        ("joint", "lora", 0.1, "whole"),
-        ("split", "lora", 0.0, "shard"),
-        ("separate", "full", 0.0, "shard"),
-    ],
-)
-def test_two_processes_learn_what_one_learns(mode: str, method: str, kl: float, shard: str, tmp_path: Path) -> None:
-    process_worker.train(tmp_path / "one", mode, method, kl)
-    arguments = [tmp_path / "two", mode, method, kl, shard]
-    if shard == "shard":  # stopped after an iteration, it goes on from shares put together and split again
-        launch(*arguments, "stop")
-    launch(*arguments)
-    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one" / "adapters").rglob("*.safetensors"))
+CASES: dict[str, dict[str, Any]] = {
+    "split": {"mode": "split", "kl": 0.1},
+    "joint": {"mode": "joint", "kl": 0.1},
+    "split, sharded": {"mode": "split", "kl": 0.0, "shard": True},
+    "separate in full, sharded": {"mode": "separate", "method": "full", "kl": 0.0, "shard": True},
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made of each case, in a folder of its own.
+
+    Sharded ones are stopped after an iteration; other processes resume from shares put together and split again.
+    """
+    folder = tmp_path_factory.mktemp("two")
+    cases = [{"folder": str(folder / name), **case} for name, case in CASES.items()]
+    launch([case | {"stop": bool(case.get("shard"))} for case in cases])
+    launch([case for case in cases if case.get("shard")])
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_learn_what_one_learns(name: str, two: Path, tmp_path: Path) -> None:
+    process_worker.train(tmp_path, **(CASES[name] | {"shard": False}))
+    files = sorted(p.relative_to(tmp_path) for p in (tmp_path / "adapters").rglob("*.safetensors"))
     assert files
     for file in files:
-        one, two = load_file(tmp_path / "one" / file), load_file(tmp_path / "two" / file)
-        assert one.keys() == two.keys()
+        one, other = load_file(tmp_path / file), load_file(two / name / file)
+        assert one.keys() == other.keys()
         for key, value in one.items():
-            gap = (two[key] - value).abs()
+            gap = (other[key] - value).abs()
             assert gap.max() < 0.2 * LEARNING_RATE, key  # where a gradient is nearly zero, rounding shows
             assert gap.quantile(0.9) < 0.002 * LEARNING_RATE, key
-    for left, right in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+    for left, right in zip(rows(tmp_path), rows(two / name), strict=True):
         assert left.keys() == right.keys()
         assert {k: pytest.approx(v, abs=1e-3) if isinstance(v, float) else v for k, v in left.items()} == right
 
 
-def launch(*arguments: Any) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", HERE / "process_worker.py"]
+def launch(cases: list[dict[str, Any]]) -> None:
+    """Run the cases, one after the other, in two processes that are started together."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(HERE / "process_worker.py")]
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        list(map(str, [*command, *arguments])), env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([*command, json.dumps(cases)], env=environment, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(re.findall(r"\d/\d", done.stdout)) == ["0/2", "1/2"]
+    assert sorted(re.findall(r"\d/\d", done.stdout)) == ["0/2"] * len(cases) + ["1/2"] * len(cases)

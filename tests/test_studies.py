@@ -1,9 +1,7 @@
 """Studies and what leaves a run: hand-computed tables, kept cells, exported roles and converted checkpoints."""
 
 import json
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import study_runs
@@ -13,6 +11,7 @@ from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from study_cells import summary
+from study_runs import doubled, sometimes
 from test_modes import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -25,7 +24,8 @@ from hiplan.coordination.replan import REPLAN_POLICIES
 from hiplan.errors import CheckpointError, ConfigError
 from hiplan.loading import load_agent, load_model, stage_facts
 from hiplan.model import Decoding
-from hiplan.models.local import LocalModel, find_model
+from hiplan.models.bases import find_model
+from hiplan.models.local import LocalModel
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.runs.cells import Cell as DoneCell
@@ -127,7 +127,7 @@ def test_an_exported_role_needs_no_hiplan(stage: Path, tmp_path: Path) -> None:
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")), expected, rtol=0, atol=1e-5
     )
     assert AutoTokenizer.from_pretrained(tmp_path / "whole").chat_template
-    with pytest.raises(ConfigError, match="holds files already"):
+    with pytest.raises(ConfigError, match="already contains files"):
         export_role(stage, "planner", tmp_path / "whole", merged=True)
     with pytest.raises(CheckpointError, match="is no LoRA adapter in PEFT's format"):
         load_model(executor=tmp_path / "whole")
@@ -153,7 +153,7 @@ def test_what_is_no_plain_adapter_is_refused(stage: Path, tmp_path: Path) -> Non
     about.write_text(json.dumps(facts))
     whole = file.read_bytes()
     save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(1)}, file)
-    with pytest.raises(CheckpointError, match=r"holds lm_head\.weight, for which"):
+    with pytest.raises(CheckpointError, match=r"has the parameter 'lm_head\.weight', but the 'planner' adapter"):
         load_model(planner=tmp_path / "adapter")
     file.write_bytes(whole[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -167,7 +167,7 @@ def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     about = {"eval_turns": 7, "decoding": vars(Decoding(1.0, 5, 6)), "revise": "every_turn"}
     save_stage(model, tmp_path / "stage", about)
     again = load_model(checkpoint=tmp_path / "stage")
-    assert (again.sides["planner"].window, again.keep_reasoning) == (100, False)
+    assert (again.specs["planner"].window, again.keep_reasoning) == (100, False)
     assert again.weights.bodies[0].plain.dtype == torch.bfloat16
     config = as_trained(stage_facts(tmp_path / "stage"), env="crafting", panel_seed=None)
     assert (config.eval_turns, config.train.plan_tokens, config.train.action_tokens) == (7, 5, 6)
@@ -177,7 +177,7 @@ def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert (agent.limits, agent.decoding) == (Limits(turns=7), Decoding(0.0, 5, 6))
     assert (agent.replan, agent.matcher) == (REPLAN_POLICIES["every_turn"], best_known)
     assert agent.model.prompts.name == "brief"
-    with pytest.raises(CheckpointError, match="is not a stage folder"):
+    with pytest.raises(CheckpointError, match="is not a stage checkpoint"):
         load_agent(tmp_path)
     save_stage(model, tmp_path / "odd", about | {"matcher": None})
     with pytest.raises(ConfigError, match="trained with a matcher function that has no name; pass it as matcher"):
@@ -205,10 +205,10 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
     """It is built on the meta device: 32 GiB would not fit here."""
     cells = dry()
     assert cells["base weights"] == "14.96 GiB"  # 8,030,261,248 parameters of two bytes
-    assert cells["of which learn"].startswith("83,886,080")  # twice PEFT's own figure for rank 16 on all layers
-    parts = [float(v.removesuffix(" GiB")) for k, v in cells.items() if v.endswith("GiB") and k != "about, in all"]
-    assert float(cells["about, in all"].removesuffix(" GiB")) == pytest.approx(sum(parts), abs=0.05)
-    start = "copies of a stage's start, for kl and drift"
+    assert cells["of which trained"].startswith("83,886,080")  # twice PEFT's own figure for rank 16 on all layers
+    parts = [float(v.removesuffix(" GiB")) for k, v in cells.items() if v.endswith("GiB") and k != "total, estimated"]
+    assert float(cells["total, estimated"].removesuffix(" GiB")) == pytest.approx(sum(parts), abs=0.05)
+    start = "copies of a stage's first weights, for kl and drift"
     assert start not in cells and start in dry("train.stages.joint.kl=0.1") and start in dry("weights.mode=joint")
     full = dry("weights.mode=joint", "weights.method=full")
     assert (full["base weights"], full["gradients and Adam's moments"]) == ("29.92 GiB", "89.75 GiB")  # float32
@@ -233,14 +233,12 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
 # -- cells -------------------------------------------------------------------------------------
 
 
-def doubled(n: int) -> dict[str, Any]:
-    """What a cell makes; another process imports it."""
-    return {"twice": 2 * n}
-
-
 def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
     quiet = Console(quiet=True)
     cells = [DoneCell(tmp_path / f"{n}.json", doubled, {"n": n}, {"number": n}) for n in (1, 2)]
+    assert [found["twice"] for found in run_cells(cells, 0, quiet)] == [2, 4], "in this process"
+    for cell in cells:
+        cell.file.unlink()
     assert [found["twice"] for found in run_cells(cells, 2, quiet)] == [2, 4]
     kept = json.loads((tmp_path / "1.json").read_text())
     (tmp_path / "1.json").write_text(json.dumps(kept | {"twice": 7}))
@@ -250,22 +248,10 @@ def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="made with other settings"):
         run_cells([other], 1, quiet)
     cells[1].file.write_text("{")
-    with pytest.raises(ConfigError, match="is broken; delete it"):
+    with pytest.raises(ConfigError, match="is damaged; delete it"):
         run_cells(cells, 1, quiet)
-    with pytest.raises(ConfigError, match="two cells would be kept in one file"):
+    with pytest.raises(ConfigError, match="two cells would be stored in"):
         run_cells([cells[0], cells[0]], 1, quiet)
-
-
-def sometimes(n: int, folder: str) -> dict[str, Any]:
-    """Fails for 0, once another has begun, which then takes a while."""
-    begun = Path(folder) / "begun"
-    if n == 0:
-        while not begun.exists():
-            time.sleep(0.05)
-        raise ValueError("no answer")
-    begun.touch()
-    time.sleep(1)
-    return doubled(n)
 
 
 def test_what_has_begun_is_kept_when_another_cell_fails(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import Call
 from endpoint import serve
 
-from hiplan import Endpoint, cli
+from hiplan import Endpoint
 from hiplan.errors import EndpointError
 from hiplan.report import markdown_table
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
@@ -42,7 +41,7 @@ def harmless(text: str) -> None:
     assert text.strip() and all(line.isprintable() for line in text.splitlines()), repr(text)
 
 
-def test_an_endpoints_words_reach_no_terminal_as_they_are(tmp_path: Path) -> None:
+def test_an_endpoints_words_reach_no_terminal_as_they_are(tmp_path: Path, call: Call) -> None:
     pytest.importorskip("openai")
     with serve(lambda body: (400, {"error": {"message": f"no {ANSI}\nno"}})) as server:
         with pytest.raises(EndpointError) as caught:
@@ -50,39 +49,29 @@ def test_an_endpoints_words_reach_no_terminal_as_they_are(tmp_path: Path) -> Non
         assert str(caught.value).isprintable() and "\\x1b[31mred" in str(caught.value)
         planner = "planner=" + json.dumps({"url": server.url, "model": f"m{ANSI}"})
         options = [tmp_path / "p.jsonl", "--set", planner, "--set", "tasks=1"]
-        command = [sys.executable, "-m", "hiplan.cli", "plans", *options]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not done.stdout
-    harmless(done.stderr)
+        done = call("plans", *options)
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and not done.out
+    harmless(done.err)
 
 
 @pytest.mark.parametrize("command", ["report", "inspect"])
-def test_a_folders_name_reaches_no_terminal_as_it_is(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folders_name_reaches_no_terminal_as_it_is(command: str, tmp_path: Path, call: Call) -> None:
     run = tmp_path / FOLDER
     run.mkdir()
     for place in (run, tmp_path / f"absent{FOLDER}"):
-        monkeypatch.setattr(sys, "argv", ["hiplan", command, str(place)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        said = capsys.readouterr()
-        harmless(said.out + said.err)
-        assert code == (0 if (command, place) == ("report", run) else 2)
+        done = call(command, place)
+        harmless(done.out + done.err)
+        assert done.code == (0 if (command, place) == ("report", run) else 2)
     assert command != "report" or "\x1b" not in (run / "report.html").read_text()
 
 
-def test_a_job_in_a_folder_with_such_a_name_says_so_harmlessly(tmp_path: Path) -> None:
+def test_a_job_in_a_folder_with_such_a_name_says_so_harmlessly(tmp_path: Path, call: Call) -> None:
     options = ["--out", tmp_path / FOLDER, "--set", "panel_tasks=2", "--set", "eval_turns=1", "--set", "threads=1"]
     options += ["--set", "train.stages=[]"]
-    command = [sys.executable, ROOT / "experiments" / "run.py", *options]
     for _ in range(2):  # it runs, and then refuses to write over the run
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
-        harmless(done.stdout + done.stderr)
-    assert done.returncode == 2 and "already holds a run" in done.stderr
+        done = call("train", *options)
+        harmless(done.out + done.err)
+    assert done.code == 2 and "already holds a run" in done.err
 
 
 def test_a_damaged_checkpoint_speaks_harmlessly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -114,12 +114,12 @@ def test_rows_of_text_are_those_of_the_chat_template(demonstrations: list[Episod
     model = random_model(window=4096)
     shown = demonstrations + oracle_demonstrations(real_tasks(6), oracle())
     for conversation in (c for e in shown for c in e.conversations.values()):
-        rendered = model.sides["executor"].tokenizer.apply_chat_template(
+        rendered = model.specs["executor"].tokenizer.apply_chat_template(
             [{"role": s.author, "content": s.text} for s in conversation.segments],
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
-        ids, own = model.sides["executor"].codec.row(conversation)
+        ids, own = model.specs["executor"].codec.row(conversation)
         assert (ids, own) == (rendered["input_ids"], [bool(m) for m in rendered["assistant_masks"]])
 
 
@@ -129,7 +129,7 @@ def test_rows_of_sampled_conversations_keep_their_tokens() -> None:
     for episode in Sampler(model, Letters, Decoding(1.0, 5, 3)).run(jobs):
         for conversation in episode.conversations.values():
             (recorded,) = Row.of(conversation)
-            assert model.sides["executor"].codec.row(conversation) == (recorded.ids, recorded.trained)
+            assert model.specs["executor"].codec.row(conversation) == (recorded.ids, recorded.trained)
 
 
 def test_reasoning_that_later_turns_did_not_see_is_learned_in_rows_of_its_own() -> None:
@@ -146,7 +146,7 @@ def test_reasoning_that_later_turns_did_not_see_is_learned_in_rows_of_its_own() 
 
 
 def test_cut_untrained_and_unanswered_text_carries_no_end_and_no_loss() -> None:
-    codec = random_model().sides["executor"].codec
+    codec = random_model().specs["executor"].codec
     conversation = Conversation("executor")
     conversation.ask("go", 0)
     conversation.answer("cut", "action", 0, finish="length")
@@ -197,7 +197,7 @@ def test_the_loss_is_over_the_roles_own_tokens_alone(role: Role, demonstrations:
     assert out[f"loss_{role}"] == pytest.approx(nll(model, demonstrations, role), abs=1e-4)
     answers = [s for e in demonstrations if role in e.conversations for s in e.conversations[role].segments]
     own = [s for s in answers if s.author == "assistant"]
-    assert out[f"tokens_{role}"] == sum(len(model.sides["executor"].codec.content(s.text)) + 1 for s in own)
+    assert out[f"tokens_{role}"] == sum(len(model.specs["executor"].codec.content(s.text)) + 1 for s in own)
 
 
 def test_what_was_taught_is_what_is_sampled(demonstrations: list[Episode]) -> None:

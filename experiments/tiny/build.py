@@ -25,10 +25,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.tiny.demos import Mix, demonstrate
 from hiplan.models.chat import ChatCodec
 from hiplan.trace import Episode
-from tiny.demos import Mix, demonstrate
 
 SPECIAL = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
@@ -93,7 +93,7 @@ def train_tokenizer(seed: int, episodes: int = 2000) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>", model_max_length=WINDOW,
         extra_special_tokens=list(SPECIAL[2:]),
     )  # fmt: skip
@@ -141,14 +141,14 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     train_tokenizer(seed=10_000_000 + args.seed).save_pretrained(args.out)
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(work, (args, meeting), nprocs=args.processes)
+        torch.multiprocessing.spawn(work, (args, meeting), nprocs=args.processes)  # type: ignore[attr-defined,no-untyped-call]
 
 
 def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
     """One process: the same model as in the others, a share of each batch."""
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     dist.init_process_group("gloo", init_method=f"file://{meeting}/all", rank=rank, world_size=args.processes)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
     model = LlamaForCausalLM(architecture(tokenizer))
@@ -199,7 +199,8 @@ def train(model: LlamaForCausalLM, codec: ChatCodec, args: argparse.Namespace, r
     }
     if rank == 0:
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    began, losses, plan = time.time(), [], course()
+    losses: list[float] = []
+    began, plan = time.time(), course()
     mix, rate = next(plan)
     while True:
         for optimizer, top in optimizers.items():
@@ -209,7 +210,7 @@ def train(model: LlamaForCausalLM, codec: ChatCodec, args: argparse.Namespace, r
         total, count, seed = 0.0, 0, f"batch {args.seed} {len(losses)} {rank}"
         for ids, labels in draw(seed, args.tokens // args.processes, mix, codec):
             loss = step_loss(model, ids, labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total, count = total + loss.item(), count + int((labels[:, 1:] != -100).sum())
         losses.append(_share(model, total, count))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -235,7 +236,7 @@ def _share(model: LlamaForCausalLM, total: float, count: int) -> float:
     everything = torch.cat([torch.tensor([total, float(count)]), *(g.flatten() for g in gradients)])
     dist.all_reduce(everything)
     loss, tokens, flat = everything[0], everything[1], everything[2:]
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_((part / tokens).view_as(gradient))
     return float(loss / tokens)
 

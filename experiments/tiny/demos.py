@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from hiplan.coordination import Limits
 from hiplan.effects import Effects
 from hiplan.envs import make_env
@@ -50,10 +52,10 @@ def sample_task(rng: random.Random, mix: Mix) -> Task:
         kinds = ["put", "clean", "heat", "cool", "look", "two"]
         kind = rng.choices(kinds, (0.2, 0.2, 0.2, 0.2, 0.12, 0.08))[0]
         places = rng.randint(6, 8) if rng.random() < mix.many_places else rng.randint(3, 5)
-        params = {"seed": seed, "kind": kind, "places": places, "clutter": rng.randint(0, 5)}
-        return Task(env="household", params=params)
+        known: dict[str, JsonValue] = {"seed": seed, "kind": kind, "places": places, "clutter": rng.randint(0, 5)}
+        return Task(env="household", params=known)
     depth = rng.choices(range(1, len(mix.depths) + 1), mix.depths)[0]
-    params = {
+    params: dict[str, JsonValue] = {
         "seed": seed,
         "depth": depth,
         "crafts": rng.randint(depth, depth + 2),
@@ -158,19 +160,19 @@ class DemoExecutor:
 
     def _choose(self, episode: Episode, ready: tuple[int, ...]) -> str:
         plan = episode.plan
-        step = plan and (plan.step(ready[0]) if ready and self.good else plan.steps[-1])
+        step = (plan.step(ready[0]) if ready and self.good else plan.steps[-1]) if plan else None
         if isinstance(self.env, Crafting):
             if step is None:
                 return self._make(self._descend(episode, self.env), self.env)
             return self._make(step.description.removeprefix("make "), self.env, f"step {step.id} ")
         if step is not None or self.good:
-            return self.env.oracle_action(step and step.description)
+            return self.env.oracle_action(step.description if step else None)
         return self._wander(self.env)
 
     def _make(self, item: str, env: Crafting, under: str = "") -> str:
         """Fetch the first thing that is missing, whether or not it can be fetched, then craft."""
         needs = env.recipes[item].needs
-        missing = (f"get {count} {need}" for need, count in needs if env.held[need] < count)
+        missing = (f"get {count} {need}" for need, count in needs if env.inventory[need] < count)
         action = next(missing, str(env.recipes[item]))
         thought = f"{under}for {item}: {', '.join(f'{count} {need}' for need, count in needs)}"
         if thought == self.thought:
@@ -225,6 +227,7 @@ def demonstrate(seed: int, mix: Mix, task: Task | None = None) -> Episode:
     task = task or sample_task(rng, mix)
     env = make_env(task)
     assert isinstance(env, Crafting | Household)
+    env.reset(task)  # the roles look at it
     planned = rng.random() >= mix.no_plan
 
     planner = DemoPlanner(env, rng, mix) if planned else NoPlanner()

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -60,12 +60,17 @@ def run(command: Callable[[], Any]) -> int:
     return 0
 
 
-def exit_process(code: int) -> None:
-    """End the process; in a distributed run, without the interpreter's shutdown (see ``exit_now``)."""
-    if "LOCAL_RANK" in os.environ:
-        from hiplan.training.processes import exit_now
+def exit_process(code: int) -> NoReturn:
+    """End the process; a finished process of a distributed run ends without the interpreter's shutdown.
 
-        exit_now(code)
+    torch 2.13 caches the device mesh of a sharded model and thereby keeps gloo's threads alive. If such a thread still
+    has tensors of the last message when the interpreter shuts down, it aborts the process, and the launcher reports the
+    run as failed.
+    """
+    if "LOCAL_RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

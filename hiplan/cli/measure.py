@@ -80,7 +80,9 @@ def diagnose(
     out: Annotated[
         Path | None, typer.Option(help="Folder for cells, tables and report.html. [default: runs/diagnose-STUDY]")
     ] = None,
-    parallel: Annotated[int, typer.Option(min=1, help="Number of processes, with one torch thread each.")] = 2,
+    parallel: Annotated[
+        int, typer.Option(min=0, help="Number of processes, with one torch thread each; 0: only this process.")
+    ] = 2,
 ) -> None:
     """Test whether agents use their plans and profit from revisions.
 

@@ -1,34 +1,22 @@
 """Household in ALFWorld's grammar: find an object, maybe clean, heat or cool it, put it somewhere.
 
-Where the object lies is unknown until a place is visited (and opened), so a plan's first guess is
-often wrong and must be revised. One object can be carried at a time. Reward 1 when the goal holds.
+The agent learns where an object is by going to a place (and opening it). So the places a plan guesses at first are
+often wrong, and the plan must be revised. One object can be carried at a time. The reward is 1 when the goal holds.
 
-Task parameters: ``seed`` and the knobs of ``Knobs``. Plan steps read ``find apple at cabinet 1``,
+Task parameters: those of ``houses.Knobs``. Plan steps read ``find apple at cabinet 1``,
 ``clean apple at sink 1``, ``put apple in drawer 2``, ``use lamp 1``.
 """
 
 from __future__ import annotations
 
-import random
 import re
-from collections import Counter
 from collections.abc import Hashable
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from hiplan.errors import TaskError
+from hiplan.envs.houses import OPENABLE, TOOLS, build_house
 from hiplan.plan import Plan, PlanStep, StepStatus
 from hiplan.task import StepResult, Task
 
-OPENABLE = ("box", "cabinet", "chest", "cupboard", "drawer", "safe")
-FLAT = ("bed", "bench", "desk", "rack", "shelf", "sofa", "stool", "table")
-TOOLS = {"clean": "sink", "heat": "oven", "cool": "fridge"}
 DONE_WORD = {"clean": "clean", "heat": "hot", "cool": "cool"}
-OBJECTS = (
-    "apple bottle bowl bread cup egg fork glass kettle knife lemon mug onion orange pan "
-    "pear plate plum pot potato spoon tomato"
-).split()
 ROOMS = ("kitchen", "hall", "bedroom", "study")
 
 _GO = re.compile(r"^go to (.+)$")
@@ -43,60 +31,19 @@ _STEP_TREAT = re.compile(r"^(clean|heat|cool) (.+?) at (.+)$")
 _STEP_PUT = re.compile(r"^put (.+?) in (.+)$")
 
 
-class Knobs(BaseModel):
-    """How a generated task looks.
-
-    ``kind``: what has to be done. ``places``: places where things may lie (tools not counted).
-    ``clutter``: objects nobody needs. ``rooms``: rooms the places are spread over.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: int
-    kind: Literal["put", "clean", "heat", "cool", "two", "look"] = "put"
-    places: int = Field(default=4, ge=2, le=20)
-    clutter: int = Field(default=2, ge=0, le=20)
-    rooms: int = Field(default=1, ge=1, le=4)
-
-
 class Household:
-    """See the module. Also an ``Oracle`` and ``PlanAware``."""
+    """Implements ``Environment``, ``Oracle`` and ``PlanAware``."""
 
     def __init__(self, task: Task) -> None:
-        """``reset`` builds the task's world."""
+        """Does nothing: ``reset`` sets the task up."""
 
     def reset(self, task: Task) -> str:
-        try:
-            knobs = Knobs.model_validate(task.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise TaskError(f"household task parameter {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        rng = random.Random(f"household {knobs.model_dump_json()}")
-        kinds = rng.choices(OPENABLE, k=knobs.places // 2) + rng.choices(FLAT, k=knobs.places - knobs.places // 2)
-        rng.shuffle(kinds)
-        count: Counter[str] = Counter()
-        self.places: list[str] = []  # where things may lie, in the order in which they are listed
-        for kind in kinds:
-            count[kind] += 1
-            self.places.append(f"{kind} {count[kind]}")
-        self.kind = knobs.kind
-        self.tool = f"{TOOLS[knobs.kind]} 1" if knobs.kind in TOOLS else "lamp 1" if knobs.kind == "look" else None
-        target, *others = rng.sample(OBJECTS, k=1 + min(knobs.clutter, len(OBJECTS) - 1))
-        self.target = target
-        self.names = [f"{target} {i + 1}" for i in range(2 if knobs.kind == "two" else 1)]
-        sources = list(self.places)
-        self.destination: str | None = None  # a kind of place, as in ALFWorld
-        if knobs.kind != "look":
-            self.destination = rng.choice(sorted({p.split()[0] for p in self.places}))
-            elsewhere = [p for p in sources if p.split()[0] != self.destination]
-            sources = elsewhere or sources
-        self.where: dict[str, str] = {name: rng.choice(sources) for name in self.names}
-        for other in others:
-            self.where[f"{other} 1"] = rng.choice(self.places)
-        all_places = [*self.places, *([self.tool] if self.tool else [])]
-        rng.shuffle(all_places)
-        self.all_places = all_places
-        self.open = {p for p in all_places if p.split()[0] not in OPENABLE}
+        house = build_house(task)
+        self.kind, self.target, self.names = house.kind, house.target, house.names
+        self.places, self.all_places = house.places, house.all_places
+        self.tool, self.destination = house.tool, house.destination
+        self.where = dict(house.where)
+        self.open = {p for p in self.all_places if p.split()[0] not in OPENABLE}
         self.seen: set[str] = set()  # places whose content the agent has seen
         self.treated: set[str] = set()
         self.used: set[str] = set()
@@ -104,7 +51,7 @@ class Household:
         self.hand: str | None = None
         self.found: list[str] = []
         self._won = False
-        return self._first_observation(knobs.rooms)
+        return self._first_observation(house.rooms)
 
     def _first_observation(self, rooms: int) -> str:
         per_room = -(-len(self.all_places) // rooms)
@@ -135,7 +82,7 @@ class Household:
         return StepResult(said, reward=float(self._won), terminated=self._won)
 
     def _act(self, text: str) -> str | None:
-        """What the world says, or ``None`` where nothing happens."""
+        """Carries the action out and returns the observation; ``None`` where nothing happens."""
         if text == "look":
             return self._look() if self.at else self._first_observation(1)
         if text == "inventory":
@@ -236,7 +183,7 @@ class Household:
     # -- oracle ------------------------------------------------------------------------------
 
     def known_place(self, name_or_kind: str) -> str | None:
-        """A seen place where such an object lies undelivered, as the agent saw it."""
+        """A place where the agent has seen such an object, leaving out those the goal is done with."""
         for name, place in sorted(self.where.items()):
             wanted = name_or_kind in (name, name.rsplit(" ", 1)[0])
             if wanted and place in self.seen and not (name in self.names and self._finished(name)):
@@ -244,13 +191,13 @@ class Household:
         return None
 
     def unseen(self) -> list[str]:
-        """Places whose content has not been seen, in the order in which they were listed."""
+        """Places whose content the agent has not seen, in the order of the first observation."""
         return [p for p in self.all_places if p in self.places and p not in self.seen]
 
     def oracle_plan(self) -> Plan:
-        """What is left to do, guessing the first unseen place where the object's place is not known.
+        """The steps that are left. For an object whose place the agent does not know, guesses the first unseen place.
 
-        The rationale says which places are left to guess from.
+        With a guess, the rationale lists the unseen places.
         """
         steps: list[str] = []
         guesses = self.unseen()
@@ -277,15 +224,15 @@ class Household:
         return next(p for p in self.places if p.split()[0] == self.destination)
 
     def oracle_action(self, step: str | None) -> str:
-        """The next action that serves the step (or the oracle's own first step)."""
+        """The next action for the step, or for the first step of the oracle's plan."""
         if self.hand and self.hand not in self.names and self.at in self.open:
             return f"move {self.hand} to {self.at}"
         text = step if step is not None else self.oracle_plan().steps[0].description
         if match := _STEP_FIND.match(text):
             thing, place = match[1], match[2]
             if self.at == place and place in self.open:
-                lying = [n for n, p in sorted(self.where.items()) if p == place and n.rsplit(" ", 1)[0] == thing]
-                return f"take {lying[0]} from {place}" if lying else "look"
+                here = [n for n, p in sorted(self.where.items()) if p == place and n.rsplit(" ", 1)[0] == thing]
+                return f"take {here[0]} from {place}" if here else "look"
             return self._approach(place)
         if match := _STEP_TREAT.match(text):
             return f"{match[1]} {self.hand or match[2]} with {match[3]}" if self.at == match[3] else f"go to {match[3]}"
@@ -324,8 +271,8 @@ class Household:
         if match := _STEP_FIND.match(text):
             if self.hand and self.hand.rsplit(" ", 1)[0] == match[1]:
                 return StepStatus.DONE
-            lies = any(p == match[2] and n.rsplit(" ", 1)[0] == match[1] for n, p in self.where.items())
-            return StepStatus.FAILED if match[2] in self.seen and not lies else StepStatus.OPEN
+            there = any(p == match[2] and n.rsplit(" ", 1)[0] == match[1] for n, p in self.where.items())
+            return StepStatus.FAILED if match[2] in self.seen and not there else StepStatus.OPEN
         if match := _STEP_TREAT.match(text):
             done = any(entry.startswith(f"{match[1]} {match[2]} ") for entry in self.treated)
             return StepStatus.DONE if done else StepStatus.OPEN

@@ -26,8 +26,9 @@ from hiplan.envs.crafting import Crafting
 from hiplan.envs.household import Household
 from hiplan.errors import ConfigError, TaskError
 from hiplan.files import problem, read_text
-from hiplan.named import named
+from hiplan.named import calling, named
 from hiplan.task import Task
+from hiplan.text import shown
 
 ALL = "all"
 PanelName = Literal["train", "dev", "heldout"]
@@ -126,6 +127,15 @@ class TaskSuite:
     train: TaskMix
     heldout: TaskMix | None = None
 
+    def draw(self, rng: random.Random, heldout: bool = False) -> Task:
+        """A task. Raises ``UserError`` where the suite's own function fails or gives something else."""
+        mix = self.heldout if heldout and self.heldout else self.train
+        with calling(f"task suite {self.name!r}"):
+            task = mix(rng)
+        if not isinstance(task, Task):
+            raise ConfigError(f"the task suite {self.name!r} gave {shown(task)} for a task; expected a hiplan.Task")
+        return task
+
 
 def make_env(task: Task) -> Environment:
     """Build the embedded environment that a task names. Raises ``TaskError`` for an unknown name."""
@@ -150,6 +160,9 @@ def suite(env: str | TaskSuite) -> TaskSuite:
     found = env if isinstance(env, TaskSuite) else named(env, SUITES, "task suite")
     if not isinstance(found, TaskSuite):
         raise ConfigError(f"{env!r} is a {type(found).__name__}; expected a hiplan.envs.TaskSuite")
+    for part, function in (("make_env", found.make_env), ("train", found.train), ("heldout", found.heldout)):
+        if not callable(function) and (part, function) != ("heldout", None):
+            raise ConfigError(f"the task suite {found.name!r} has {shown(function)} as {part}; expected a function")
     return found
 
 
@@ -161,13 +174,10 @@ def train_mix(env: str | TaskSuite = "mixed") -> TaskMix:
 def fresh_panel(name: PanelName, seed: int, env: str | TaskSuite = "mixed", size: int | None = None) -> Panel:
     """A panel drawn with ``seed``; the shipped panels have seed 0."""
     known = suite(env)
-    train, heldout = known.train, known.heldout or known.train
     rng = random.Random(f"panel {known.name} {name} {seed}")
     n = SIZES[name] if size is None else size
-    if name == "dev":
-        tasks = [train(rng) if i < n // 2 else heldout(rng) for i in range(n)]
-    else:
-        tasks = [(train if name == "train" else heldout)(rng) for _ in range(n)]
+    first_heldout = {"train": n, "dev": n // 2, "heldout": 0}[name]
+    tasks = [known.draw(rng, heldout=i >= first_heldout) for i in range(n)]
     return Panel(name=f"{known.name}-{name}-{seed}", tasks=tuple(tasks))
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from hiplan.errors import CheckpointError
 from hiplan.files import problem, read_object, saving
+from hiplan.models.adapters import load_unit, save_weights
 from hiplan.models.local import LocalModel
 from hiplan.models.settings import DType, LoraSettings, WeightsConfig
 from hiplan.trace import Role
@@ -50,7 +51,7 @@ def save_stage(model: LocalModel, folder: Path, about: dict[str, Any], write: bo
         if write:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
-        model.weights.save(beside, write)
+        save_weights(model.weights, beside, write)
         if not write:
             return
         weights = model.weights.config.model_dump(mode="json")
@@ -104,5 +105,5 @@ def load_adapters(base: str, adapters: Mapping[Role, Path]) -> LocalModel:
         )
     model = LocalModel.load(base, WeightsConfig(mode="split", lora=found.pop()))
     for role, folder in adapters.items():
-        model.weights.load_unit(role, folder)
+        load_unit(model.weights, role, folder)
     return model

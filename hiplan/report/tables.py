@@ -102,7 +102,7 @@ def panel_names(rows: Sequence[Result]) -> list[str]:
 def results_table(evals: Sequence[Row], panels: Panels | None = None) -> Table:
     """The results for the terminal; environments are below their stage and agent."""
     head, rows = table(evals, panels)
-    notes = ["success [95 % interval]", *["decoding: the best on dev"] * ("decoding" in head)]
+    notes = ["success [95 % interval]", *["untrained: with its best decoding on dev"] * ("decoding" in head)]
     labels, split = _labels(head), "tasks" in head
     shown = Table(
         caption=Text("; ".join(notes)) if rows else None,

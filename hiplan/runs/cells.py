@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +44,12 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[dict[str, Any]]:
+def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: bool = False) -> list[dict[str, Any]]:
     """Compute the missing cells and return the results of all, in order.
 
-    ``parallel``: the number of processes, with one torch thread each. Every cell runs in a new process, so that its
-    peak memory is its own, and stores its result as soon as it has it. Raises ``ConfigError`` for a stored result of
-    other settings, and for two cells with the same file.
+    ``parallel``: the number of processes, with one torch thread each; 0 computes all cells in this process. ``fresh``:
+    run each cell in a new process, so that its peak memory is its own. A result is stored as soon as it is complete.
+    Raises ``ConfigError`` for a stored result of other settings, and for two cells with the same file.
     """
     files = [cell.file for cell in cells]
     if twice := next((file for file in files if files.count(file) > 1), None):
@@ -57,25 +57,35 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console) -> list[di
     for cell in cells:
         if cell.file.is_file() and read_cell(cell.file).get("cell") != cell.digest:
             raise ConfigError(
-                f"{str(cell.file)!r} was made with other settings; delete it, or choose another folder with --out"
+                f"{str(cell.file)!r} was made with other settings; delete it, or choose another folder "
+                "(--out, or --summaries for run.py ablate)"
             )
     missing = [cell for cell in cells if not cell.file.is_file()]
-    processes = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(max(1, parallel), processes, _one_thread, max_tasks_per_child=1) as pool,
-        Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
-    ):
+    with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
-        running = {pool.submit(_run_cell, cell): cell for cell in missing}
+        for cell in _finished(missing, parallel, fresh):
+            console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
+            progress.advance(bar)
+    return [json.loads(cell.file.read_text()) for cell in cells]
+
+
+def _finished(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
+    """Compute the cells and yield each as it finishes."""
+    if parallel == 0:
+        for cell in cells:
+            _run_cell(cell)
+            yield cell
+        return
+    processes = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parallel, processes, _one_thread, max_tasks_per_child=1 if fresh else None) as pool:
+        running = {pool.submit(_run_cell, cell): cell for cell in cells}
         try:
             for future in as_completed(running):
                 future.result()
-                console.print(f"{running[future].file.stem}: done", markup=False, highlight=False)
-                progress.advance(bar)
+                yield running[future]
         except BaseException:
             pool.shutdown(cancel_futures=True)  # waits for the running cells, which store their results
             raise
-    return [json.loads(cell.file.read_text()) for cell in cells]
 
 
 def read_cell(file: Path) -> dict[str, Any]:

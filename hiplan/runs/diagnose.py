@@ -18,7 +18,7 @@ from rich.console import Console
 
 from hiplan.coordination import Candidates, Limits, ReplanPolicy, by_executor, by_judge, by_rehearsal, replan
 from hiplan.coordination.candidates import Choose
-from hiplan.envs import make_env
+from hiplan.envs import suite
 from hiplan.envs.tasks import PanelName
 from hiplan.errors import ConfigError
 from hiplan.evaluation import (
@@ -121,8 +121,10 @@ class Setting:
 
     def of(self, stage: str, trained: bool = True) -> tuple[Sampler, Sequence[Task], str]:
         """A sampler with the settings of the stage's run, the tasks, and the panel's hash."""
-        agent = load_agent(stage, temperature=TEMPERATURES[self.decoding], trained=trained)
-        panel = panels(as_trained(stage_facts(Path(stage)), panel_tasks=self.tasks))[cast(PanelName, self.panel)]
+        config = as_trained(stage_facts(Path(stage)), panel_tasks=self.tasks)
+        make_env = suite(config.env).make_env
+        agent = load_agent(stage, make_env=make_env, temperature=TEMPERATURES[self.decoding], trained=trained)
+        panel = panels(config)[cast(PanelName, self.panel)]
         return agent.sampler, panel.tasks, panel.hash
 
 
@@ -133,12 +135,14 @@ def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str
     """The cell function of ``reliance_cell``."""
     sampler, tasks, panel = Setting(**setting).of(stage, when == AFTER)
     results = reliance(sampler, tasks, seed=setting["seed"])
+    if "own" not in results:
+        raise ConfigError(f"{stage!r} ({when}) wrote no readable plan in {len(tasks)} tasks; there is none to diagnose")
     own = results["own"].episodes
     shares = [share for e in own if (share := overlap(e)) is not None]
     return {
         "panel": panel,
         "results": {name: summarized(result) for name, result in results.items()},
-        "judged": judged(own, make_env),
+        "judged": judged(own, sampler.make_env),
         "overlap": fmean(shares) if shares else None,
         "deviations": [[place, str(verdict), n] for (place, verdict), n in sorted(deviations(own).items())],
     }

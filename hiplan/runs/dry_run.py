@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hiplan.errors import ConfigError
 from hiplan.evaluation.evaluate import BATCH
-from hiplan.models.local import find_model
+from hiplan.models.bases import find_model
 from hiplan.models.weights import RoleWeights
 from hiplan.runs.job import parameters
 from hiplan.runs.settings import RunConfig

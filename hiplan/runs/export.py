@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from hiplan.errors import ConfigError
+from hiplan.models.adapters import export_weights
 from hiplan.models.convert import converted
 from hiplan.models.local import LocalModel
 from hiplan.models.settings import WeightMode
@@ -27,8 +28,8 @@ def export_role(checkpoint: Path, role: str, out: Path, merged: bool) -> None:
         whole: Any = model.weights.snapshot(role)
         whole.save_pretrained(out)
     else:
-        model.weights.export(role, out)
-    model.sides[role].tokenizer.save_pretrained(out)
+        export_weights(model.weights, role, out)
+    model.specs[role].tokenizer.save_pretrained(out)
 
 
 def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hiplan.agent import Agent
 from hiplan.coordination import Limits
-from hiplan.envs import Panel, fresh_panel, shipped_panel
+from hiplan.envs import Panel, fresh_panel, shipped_panel, suite
 from hiplan.envs.tasks import EnvName, PanelName
 from hiplan.errors import ConfigError
 from hiplan.evaluation import TEMPERATURES, Cell, EvalResult, evaluate
@@ -78,6 +78,7 @@ def measure(
     sampler, facts = load_sampler(checkpoint)
     config = as_trained(facts, env=env, panel_seed=panel_seed, panel_tasks=tasks, threads=threads)
     torch.set_num_threads(config.threads)
+    sampler = replace(sampler, make_env=suite(config.env).make_env)
     known = panels(config)
     rows: list[dict[str, Any]] = []
 
@@ -130,6 +131,6 @@ def play_one(
         raise ConfigError(f"the panel {panel!r} has no task {index}; expected 0 to {len(tasks) - 1}")
     if temperature < 0:
         raise ConfigError(f"--temperature must be at least 0, got {temperature!r}")
-    sampler, _ = load_sampler(checkpoint)
+    sampler = replace(load_sampler(checkpoint)[0], make_env=suite(env).make_env)
     job = Job(tasks[index], sampler.planner, sampler.executor, seed, sampler.decoding.at(temperature))
     print_transcript(sampler.run([job])[0], console)

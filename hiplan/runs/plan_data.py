@@ -1,16 +1,14 @@
-"""PilotRL's construction of given plans (arXiv 2508.00344): sample, judge, keep, and write what stage 1 reads.
+"""PilotRL's construction of given plans (arXiv 2508.00344): sample, judge, keep, and write the plan file of stage 1.
 
     for each task:  sample a batch of first plans -> judge them -> at least half pass ? keep the best : sample again
 
-A task whose batches never come to half is given up. ``OUT`` gets one line per kept plan (``PlanFileLine``). Beside it
-``OUT.scores.jsonl``, the journal, gets everything: first the settings, then one line per task with all plans that were
-sampled for it and their scores. The journal is written first and flushed to disk, and ``OUT`` follows from it; so a
-killed run goes on after its last whole batch of tasks and ends with the same bytes.
+A task is given up if this fails in each of its batches. ``OUT`` gets one line per kept plan (``PlanFileLine``), and the
+journal ``OUT.scores.jsonl`` gets all plans and scores (``plan_journal.py``). The journal is written first and flushed
+to disk. So a killed run resumes after its last whole batch of tasks, and ends with the same bytes in both files.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,87 +17,32 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hiplan.coordination import Judge, Limits, PlanScore, Submission, Unjudged, llm_judge, rules_judge
 from hiplan.envs import make_env, shipped_panel, train_mix
 from hiplan.envs.tasks import SIZES, EnvName
-from hiplan.errors import ConfigError
 from hiplan.executors import OracleExecutor
-from hiplan.files import saving, write_text
 from hiplan.formats import render_numbered
 from hiplan.loading import load_model, stage_facts
 from hiplan.model import Decoding, Model, ScriptedModel, derive_seed
 from hiplan.models.api import ApiModel, Endpoint
 from hiplan.planners import OraclePlanner
+from hiplan.runs.plan_journal import Journal, Line, PlanSettings, Tried, journal_of
 from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
-from hiplan.training.sources import PlanFileLine
 
 DIMENSIONS = ("correctness", "followability", "standardisation")
-
-
-class PlanSettings(BaseModel):
-    """All that the plans depend on; the journal's first line.
-
-    ``model``, ``judge``: which, in words. ``tries``: plans in a batch. ``rounds``: batches per task at most.
-    ``batch``: tasks at once. ``reference``: whether the judge sees a trajectory of the environment's oracle.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    judge: str = "rules"
-    env: EnvName = "mixed"
-    seed: int = 0
-    tries: int = 4
-    rounds: int = 3
-    batch: int = 16
-    tokens: int = 512
-    reference: bool = False
-
-    @property
-    def strict(self) -> bool:
-        """Without a reference trajectory all three scores must be 5; the rules know what the task needs."""
-        return not (self.judge == "rules" or self.reference)
-
-
-class Tried(BaseModel):
-    """One sampled plan: as numbered text, empty where it could not be read; ``why`` it has no scores."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    round: int
-    plan: str
-    passes: bool
-    scores: PlanScore | None
-    why: str = ""
-
-
-class Line(BaseModel):
-    """One task of the journal; ``kept``: which of ``plans``. ``left``: lines of its batch that are still to come."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    task: Task
-    kept: int | None
-    plans: tuple[Tried, ...]
-    left: int
-
-    def for_training(self) -> list[str]:
-        """The line of the plan file, if a plan was kept."""
-        if self.kept is None:
-            return []
-        return [PlanFileLine(task=self.task, plan=self.plans[self.kept].plan).model_dump_json()]
 
 
 class EndpointConfig(BaseModel):
     """An OpenAI-compatible endpoint.
 
-    ``url``: such as ``http://localhost:8000/v1``. ``key_env``: the environment variable that holds the key. ``prices``:
-    of a million prompt and completion tokens. ``concurrency``: requests at once. ``timeout``: seconds for one answer.
+    ``url``: such as ``http://localhost:8000/v1``. ``key_env``: the environment variable with the key. ``prices``: of a
+    million prompt tokens and of a million completion tokens. ``concurrency``: requests at once. ``timeout``: seconds
+    for one answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -112,21 +55,21 @@ class EndpointConfig(BaseModel):
     timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
 
     def connect(self, cache: Path) -> Endpoint:
-        """The endpoint, with its answers kept in ``cache``. Raises ``ConfigError``."""
+        """The endpoint, which caches answers in ``cache``. Raises ``ConfigError``."""
         return Endpoint(
             self.url, self.model, self.key_env, self.concurrency, timeout=self.timeout, cache=cache, prices=self.prices
         )
 
 
 class PlanDataConfig(BaseModel):
-    """What ``hiplan plans`` does.
+    """Settings of ``hiplan plans``.
 
-    ``planner``: who plans: an endpoint, or ``None`` for the agent of ``stage`` (without one, the untrained model).
+    ``planner``: the endpoint that plans; ``None`` for the planner of ``stage``, or without a stage the untrained model.
     ``judge``: ``rules``, ``planner`` (the endpoint that plans) or an endpoint. ``reference``: show the judge how the
-    environment's oracle solves the task. ``tasks`` to sample plans for; ``tries``: plans per task in a batch, half of
-    which must pass; ``rounds``: batches per task at most; ``batch``: tasks at once, which a killed run repeats.
-    ``tokens``: the most of one answer; default 512, or as the stage was trained. ``cache``: folder of endpoints'
-    answers; default beside the plan file.
+    environment's oracle solves the task. ``tasks``: how many tasks. ``tries``: plans per task in a batch, half of which
+    must pass. ``rounds``: the most batches per task. ``batch``: tasks at once; a killed run repeats its last ones.
+    ``tokens``: the most of one answer; default 512, or as the stage was trained. ``cache``: folder for the endpoints'
+    answers; default next to the plan file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -147,38 +90,39 @@ class PlanDataConfig(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> PlanDataConfig:
         if self.planner and self.stage:
-            raise ValueError("planner and stage both say who plans; give one of them")
+            raise ValueError("planner and stage both choose what plans; give one of them")
         if self.judge == "planner" and not self.planner:
             raise ValueError("judge: planner needs an endpoint as planner; give its url and model, or use rules")
         return self
 
 
 def plan_data(config: PlanDataConfig, out: Path, console: Console) -> None:
-    """Make the tasks' plans, write the plan file, and print what came of it."""
+    """Make the plans, write the plan file, and print a summary."""
     cache = config.cache or out.with_name(f"{out.name}.cache")
     endpoint = config.planner.connect(cache) if config.planner else None
-    asked = endpoint if config.judge == "planner" else None
+    judge_endpoint = endpoint if config.judge == "planner" else None
     if isinstance(config.judge, EndpointConfig):
-        asked = config.judge.connect(cache)
+        judge_endpoint = config.judge.connect(cache)
     model = ApiModel(endpoint) if endpoint else load_model(checkpoint=config.stage)
-    who = f"{endpoint.model} at {endpoint.url}" if endpoint else str(config.stage or "tiny-v1")
+    name = f"{endpoint.model} at {endpoint.url}" if endpoint else str(config.stage or "tiny-v1")
     tokens = config.tokens or (512 if endpoint else tokens_as_trained(config.stage))
-    judge = rules_judge(make_env)
-    if asked:
-        judge = llm_judge(ApiModel(asked), Decoding(temperature=0.0, plan_tokens=max(tokens, 512)))
+    judge, judge_name = rules_judge(make_env), "rules"
+    if judge_endpoint:
+        judge_name = f"{judge_endpoint.model} at {judge_endpoint.url}"
+        judge = llm_judge(ApiModel(judge_endpoint), Decoding(temperature=0.0, plan_tokens=max(tokens, 512)))
     settings = PlanSettings(
-        model=who, judge=f"{asked.model} at {asked.url}" if asked else "rules", tokens=tokens,
+        model=name, judge=judge_name, tokens=tokens,
         **{key: getattr(config, key) for key in ("env", "seed", "tries", "rounds", "batch", "reference")},
     )  # fmt: skip
     lines = make_plans(settings, model, judge, config.tasks, out, console)
-    endpoints = list(dict.fromkeys(e for e in (endpoint, asked) if e))  # one may be both
+    endpoints = list(dict.fromkeys(e for e in (endpoint, judge_endpoint) if e))  # can be the same
     console.print(summary(lines, settings.strict, endpoints), markup=False, highlight=False, soft_wrap=True)
     console.print(f"plans: {out}, scores: {journal_of(out)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def tokens_as_trained(checkpoint: Path | None) -> int:
-    """The most tokens of a plan in the run that wrote the stage."""
-    from hiplan.runs.measure import as_trained  # needs torch
+    """The most tokens of a plan in the training run of the stage."""
+    from hiplan.runs.measure import as_trained  # imports torch
 
     return as_trained(stage_facts(checkpoint) if checkpoint else {}).train.plan_tokens
 
@@ -186,7 +130,7 @@ def tokens_as_trained(checkpoint: Path | None) -> int:
 def make_plans(
     settings: PlanSettings, model: Model, judge: Judge, count: int, out: Path, console: Console
 ) -> list[Line]:
-    """The journal of ``count`` tasks, old lines and new. Raises ``ConfigError`` for a journal of other settings."""
+    """All lines of the journal, once it has ``count`` tasks. Raises ``ConfigError`` for a journal of other settings."""
     journal = Journal(out, settings)
     columns = (TextColumn("plans"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal
@@ -202,7 +146,7 @@ def make_plans(
 
 
 def training_tasks(env: EnvName, seed: int) -> Iterator[Task]:
-    """Different tasks of the training distribution, none of them in a panel that ships with hiplan."""
+    """Distinct tasks of the training distribution, without those of the shipped panels."""
     seen = {task.id for e in get_args(EnvName) for name in SIZES for task in shipped_panel(name, e).tasks}
     draw, rng = train_mix(env), random.Random(derive_seed(seed, "plan data", env))
     while True:
@@ -223,7 +167,7 @@ class _Search:
 
 
 def plan_batch(tasks: Sequence[Task], settings: PlanSettings, model: Model, judge: Judge) -> list[Line]:
-    """Sample and judge plans for these tasks together, until half of each one's batch pass or its rounds are over."""
+    """Sample and judge plans for these tasks together, each until half of a batch pass or its rounds are used up."""
     known = trajectories(tasks) if settings.reference else [""] * len(tasks)
     searches = [_Search(task, reference) for task, reference in zip(tasks, known, strict=True)]
     for round in range(settings.rounds):
@@ -240,7 +184,7 @@ def plan_batch(tasks: Sequence[Task], settings: PlanSettings, model: Model, judg
 def judged_plans(
     searches: Sequence[_Search], round: int, settings: PlanSettings, model: Model, judge: Judge
 ) -> list[list[Tried]]:
-    """One batch of first plans per task, with scores."""
+    """One batch of first plans per task, judged."""
     decoding = Decoding(temperature=1.0, plan_tokens=settings.tokens)
     sampler, n = Sampler(model, make_env, decoding, limits=Limits(turns=0)), settings.tries
     jobs = [
@@ -271,74 +215,8 @@ def trajectories(tasks: Sequence[Task]) -> list[str]:
     return ["\n".join(f"> {turn.action}\n{turn.observation}" for turn in e.turns) for e in episodes]
 
 
-class Journal:
-    """``OUT.scores.jsonl`` and the plan file that follows from it; ``lines`` is what is in it.
-
-    Raises ``ConfigError`` for a plan file without a journal, and for a journal of other settings or that is none.
-    """
-
-    def __init__(self, out: Path, settings: PlanSettings) -> None:
-        self.out, self.path = out, journal_of(out)
-        self.lines: list[Line] = []
-        if not self.path.exists() and out.exists():
-            raise ConfigError(
-                f"{str(out)!r} is there without {str(self.path)!r}, so it cannot be gone on with; move it"
-            )
-        whole = self._read(settings) if self.path.exists() else 0
-        with saving(self.path):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.truncate(whole)  # what a kill left behind
-        if not whole:
-            _append(self.path, [settings.model_dump_json()])
-        write_text(out, "")
-        _append(out, [text for line in self.lines for text in line.for_training()])
-
-    def append(self, batch: Sequence[Line]) -> None:
-        """Add a whole batch; on disk when this returns."""
-        _append(self.path, [line.model_dump_json() for line in batch])
-        _append(self.out, [text for line in batch for text in line.for_training()])
-        self.lines += batch
-
-    def _read(self, settings: PlanSettings) -> int:
-        """Read all whole batches; returns the bytes they take."""
-        ended = [row for row in self.path.read_bytes().splitlines(keepends=True) if row.endswith(b"\n")]
-        if not ended:  # killed before the settings were written
-            return 0
-        first, *others = ended
-        try:
-            self._same(PlanSettings.model_validate_json(first), settings)
-            rows = [Line.model_validate_json(row) for row in others]
-        except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise ConfigError(f"{str(self.path)!r} is not the journal of a plan file ({why}); move it away") from None
-        whole = max((i for i, row in enumerate(rows, 1) if row.left == 0), default=0)
-        self.lines = rows[:whole]
-        return len(first) + sum(map(len, others[:whole]))
-
-    def _same(self, old: PlanSettings, new: PlanSettings) -> None:
-        for name, value in old:
-            if value != getattr(new, name):
-                raise ConfigError(
-                    f"{str(self.path)!r} was begun with {name} {value!r}, not {getattr(new, name)!r}; "
-                    "give the same settings to go on, or another --out"
-                )
-
-
-def journal_of(out: Path) -> Path:
-    """Where the scores of a plan file are."""
-    return out.with_name(f"{out.name}.scores.jsonl")
-
-
-def _append(path: Path, rows: Sequence[str]) -> None:
-    with saving(path), path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{row}\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def summary(lines: Sequence[Line], strict: bool, endpoints: Sequence[Endpoint]) -> str:
-    """What came of it, in a few lines."""
+    """Counts of tasks, plans and rejections, and the usage of each endpoint."""
     plans = [tried for line in lines for tried in line.plans]
     kept = sum(line.kept is not None for line in lines)
     bars = (5, 5, 5) if strict else (4, 5, 5)

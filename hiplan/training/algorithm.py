@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hiplan.named import named
+import numpy as np
+
+from hiplan.errors import ConfigError, UserError
+from hiplan.named import T, calling, named
+from hiplan.text import shown
 from hiplan.trace import Episode, Role
 from hiplan.training.collect import Collect, once, refill
 from hiplan.training.config import AlgorithmConfig
-from hiplan.training.credit import CREDITS, Credit, Modulator
+from hiplan.training.credit import CREDITS, Credit, Decision, Floats, Modulator
 from hiplan.training.losses import LOSSES, Loss
 
 Reward = Callable[[Episode, Role], float | Sequence[float]]
@@ -73,13 +77,42 @@ MODULATORS: Mapping[str, Modulator] = {}
 
 
 def build(config: AlgorithmConfig) -> Algorithm:
-    """The functions that a config names. Raises ``ConfigError`` for an unknown name."""
+    """The functions that a config names. Raises ``ConfigError`` for an unknown name or something else than a function."""
     return Algorithm(
-        named(config.collect, COLLECTS, "collect function"),
-        named(config.reward, REWARDS, "reward function"),
-        named(config.credit, CREDITS, "credit function"),
-        tuple(named(name, MODULATORS, "modulator") for name in config.modulators),
-        named(config.loss, LOSSES, "loss"),
-        named(config.schedule, SCHEDULES, "schedule"),
+        _function(config.collect, COLLECTS, "collect function"),
+        _function(config.reward, REWARDS, "reward function"),
+        _function(config.credit, CREDITS, "credit function"),
+        tuple(_function(name, MODULATORS, "modulator") for name in config.modulators),
+        _function(config.loss, LOSSES, "loss"),
+        _function(config.schedule, SCHEDULES, "schedule"),
         config.drop_zero,
     )
+
+
+def _function(name: str, known: Mapping[str, T], what: str) -> T:
+    found = named(name, known, what)
+    if name not in known and not callable(found):
+        raise ConfigError(f"{name!r} is a {type(found).__name__}; expected a {what}")
+    return found
+
+
+def advantages_of(algorithm: Algorithm, decisions: Sequence[Decision]) -> Floats:
+    """Credit, then the modulators: one advantage per decision, (N,). Raises ``UserError`` for anything else."""
+    with calling("credit function"):
+        given = algorithm.credit(decisions)
+    advantages = _one_each("credit function", given, len(decisions))
+    for modulate in algorithm.modulators:
+        with calling("modulator"):
+            given = modulate(decisions, advantages)
+        advantages = _one_each("modulator", given, len(decisions))
+    return advantages
+
+
+def _one_each(what: str, given: object, count: int) -> Floats:
+    try:
+        found = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(())
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise UserError(f"the {what} gave {shown(given)}; expected {count} finite numbers, one per decision")
+    return found

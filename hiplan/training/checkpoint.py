@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hiplan.errors import CheckpointError
 from hiplan.files import flush, read_object, saving
-from hiplan.models.weights import read_tensors, save_tensors
+from hiplan.models.adapters import read_tensors, save_tensors
 from hiplan.text import clean
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] 
     A damaged checkpoint is skipped with a warning. Raises ``CheckpointError`` if all are damaged.
     """
     damage: CheckpointError | None = None
-    for path in sorted(_numbered(folder), reverse=True):
+    for path in sorted((p for p in folder.glob("[0-9]*") if (p / "state.json").is_file()), reverse=True):
         try:
             tensors, state = load_state(path)
         except CheckpointError as error:
@@ -87,19 +87,10 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] 
     return None
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder of numbered ones; ``None`` if there is none."""
-    return max(_numbered(folder), default=None)
-
-
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` numbered checkpoints."""
     for old in sorted(folder.glob("[0-9]*"))[:-keep]:
         shutil.rmtree(old)
-
-
-def _numbered(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("[0-9]*") if (path / "state.json").is_file()]
 
 
 def _checksum(file: Path, state: Mapping[str, Any]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 from hiplan.errors import UserError
+from hiplan.named import calling
 from hiplan.text import shown
 from hiplan.trace import Episode, Role, Segment, StopReason
 from hiplan.training.algorithm import Reward
@@ -31,7 +33,9 @@ def _episode_decisions(place: int, rollout: Rollout, role: Role, reward: Reward)
     answers = [segment for talk in episode.exchanges(role) for segment in talk.answers()]
     if not answers:
         return []
-    rewards = rewards_per_answer(reward(episode, role), len(answers), episode, role)
+    with calling("reward function"):
+        given = reward(episode, role)
+    rewards = rewards_per_answer(given, len(answers), episode, role)
     revisions = [-1, *(p.record.plan.revision if p.record.plan else -1 for p in episode.plan_spans() for _ in p.turns)]
     return [
         Decision(
@@ -56,9 +60,10 @@ def _episode_decisions(place: int, rollout: Rollout, role: Role, reward: Reward)
 def rewards_per_answer(given: float | Sequence[float], answers: int, episode: Episode, role: Role) -> list[float]:
     """One reward per answer; a single number goes to the last answer. Raises ``UserError`` for anything else."""
     try:
-        rewards = (
-            [*[0.0] * (answers - 1), float(given)] if isinstance(given, int | float) else [float(x) for x in given]
-        )
+        if isinstance(given, int | float | Real):  # the last: numpy's
+            rewards = [*[0.0] * (answers - 1), float(given)]
+        else:
+            rewards = [float(x) for x in given]
     except (TypeError, ValueError):
         rewards = [math.nan]
     if len(rewards) != answers or not all(map(math.isfinite, rewards)):

@@ -29,16 +29,16 @@ def plan_kl(model: LocalModel, episodes: Sequence[Episode], temperature: float =
     """
     own = first_plans(episodes)
     other = swapped(own, {e.task.id: e.task.env for e in episodes})
-    side, total, tokens = model.sides["executor"], 0.0, 0
+    spec, total, tokens = model.specs["executor"], 0.0, 0
     with torch.no_grad(), model.weights.acting_as("executor") as network:
         device = next(network.parameters()).device
         for episode in episodes:
             if episode.task.id not in other:
                 continue
             plans = own[episode.task.id], other[episode.task.id]
-            pairs = [Row.of(with_plan(episode, plan, model.prompts, side.codec)) for plan in plans]
+            pairs = [Row.of(with_plan(episode, plan, model.prompts, spec.codec)) for plan in plans]
             for mine, theirs in zip(*pairs, strict=True):
-                if max(len(mine.ids), len(theirs.ids)) <= side.window:
+                if max(len(mine.ids), len(theirs.ids)) <= spec.window:
                     p, q = (_distributions(network, row, device, temperature) for row in (mine, theirs))
                     total += float((p.exp() * (p - q)).sum())
                     tokens += len(p)

@@ -8,10 +8,8 @@ communicate. Start with ``accelerate launch``, or with ``torchrun`` on a machine
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -107,15 +105,3 @@ def sum_over_processes(figures: dict[str, float], accelerator: Accelerator) -> d
 def max_over_processes(figure: float, accelerator: Accelerator) -> float:
     """The maximum of a number over the processes."""
     return float(accelerator.gather(torch.tensor([figure], device=accelerator.device)).max())
-
-
-def exit_now(code: int) -> NoReturn:
-    """End a finished process of a distributed run without the interpreter's shutdown.
-
-    torch 2.13 caches the device mesh of a sharded model and thereby keeps gloo's threads alive. If such a thread still
-    has tensors of the last message when the interpreter shuts down, it aborts the process, and the launcher reports the
-    run as failed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

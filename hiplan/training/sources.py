@@ -62,7 +62,7 @@ def demonstrations(suite: TaskSuite, sampler: Sampler, count: int, seed: int) ->
     from hiplan.training.warmstart import oracle_demonstrations  # trl takes seconds to import
 
     rng = random.Random(derive_seed(seed, "warm start"))
-    return oracle_demonstrations([suite.train(rng) for _ in range(count)], sampler)
+    return oracle_demonstrations([suite.draw(rng) for _ in range(count)], sampler)
 
 
 def always(planner: PlannerProtocol) -> PlanSource:

@@ -36,7 +36,7 @@ from hiplan.sampler import Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode, Role
 from hiplan.training import checkpoint, processes, sources, state
-from hiplan.training.algorithm import Algorithm, Reward, build
+from hiplan.training.algorithm import Algorithm, Reward, advantages_of, build
 from hiplan.training.collect import Collector, Rollout
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.credit import Decision, informative
@@ -144,9 +144,7 @@ class ProgressiveTrainer:
         row: dict[str, Any] = {"kind": "train", "stage": stage.name, "iteration": self.cursor.total}
         row |= rollout_metrics(rollouts) | {"env_steps": self.cursor.env_steps} | self._plan_kl(rollouts)
         decisions = self._decisions(stage, rollouts)
-        advantages = self.algorithm.credit(decisions)
-        for modulate in self.algorithm.modulators:
-            advantages = modulate(decisions, advantages)
+        advantages = advantages_of(self.algorithm, decisions)
         zero = self.algorithm.drop_zero
         updates = RoleUpdates(self.learner, stage, rollouts, decisions, advantages, self.cursor.total, zero)
         self.algorithm.schedule(updates)
@@ -165,7 +163,7 @@ class ProgressiveTrainer:
         def draw(rng: random.Random, count: int) -> Sequence[Task]:
             if stage.plans == "file":
                 return rng.choices(self._plan_file[1], k=count)
-            return [self.suite.train(rng) for _ in range(count)]
+            return [self.suite.draw(rng) for _ in range(count)]
 
         judged = self.algorithm.reward is None and any(stage.rewards.judged(role) for role in stage.trains)
         source = sources.stage_source(stage.plans, self.sampler, self.judge, self._plan_file[0])

@@ -50,6 +50,6 @@ class RoleUpdates:
         model, rows = self._learner.model, []
         for place, advantages in by_episode.items():
             episode = self._episodes[place]
-            last = last_observation(episode, model.prompts, model.sides[role].codec) if role == "executor" else []
+            last = last_observation(episode, model.prompts, model.specs[role].codec) if role == "executor" else []
             rows += rows_of(episode, role, advantages, last)
         return [row for row in rows if row.informative] if self._drop_zero else rows

@@ -52,7 +52,7 @@ def warm_start(
         with weights.acting_as(sharing[0]) as active:
             weights.train_only(tuple(roles))
             try:
-                tokenizer = model.sides[sharing[0]].tokenizer
+                tokenizer = model.specs[sharing[0]].tokenizer
                 out[f"loss_{units[-1]}"] = _fit(active, tokenizer, rows, epochs, learning_rate, batch_size, seed)
             finally:
                 weights.train_only(())
@@ -65,14 +65,14 @@ def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Rol
 
     Raises ``ConfigError`` if the episodes have no answer by the role.
     """
-    side = model.sides[role]
+    spec = model.specs[role]
     found: list[tuple[list[int], list[bool]]] = []
     for conversation in (c for e in episodes for c in e.exchanges(role)):
         if any(segment.dropped for segment in conversation.segments):  # later turns did not see earlier reasoning
             found += [(row.ids, row.trained) for row in Row.of(conversation)]
         else:
-            found.append(side.codec.row(conversation))
-    cut = [(ids[: side.window], own[: side.window]) for ids, own in found]
+            found.append(spec.codec.row(conversation))
+    cut = [(ids[: spec.window], own[: spec.window]) for ids, own in found]
     rows = [(ids, [i if o else -100 for i, o in zip(ids, own, strict=True)]) for ids, own in cut if any(own[1:])]
     if not rows:
         raise ConfigError(
