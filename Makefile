@@ -1,7 +1,7 @@
 # Needs an environment with the development tools: python -m pip install -e ".[dev]"
 PYTHON ?= python
 
-.PHONY: check lint test format coverage docs release-check
+.PHONY: attack check lint test format coverage docs release-check
 
 check: lint test
 
@@ -12,6 +12,10 @@ lint:
 
 test:
 	$(PYTHON) -m pytest
+
+# A million hostile inputs and 100 kills; see docs/attack.md, whose figures it writes.
+attack:
+	$(PYTHON) tests/attack/run.py --inputs 1000000 --kills 100 --parallel 2 --report docs/attack.md
 
 format:
 	$(PYTHON) -m ruff check --fix .

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiplan.coordination.judge import WORST, Judge, Submission, Unjudged
 from hiplan.formats import render_numbered
-from hiplan.model import Completion, Decoding, Model, Request, derive_seed
+from hiplan.model import Completion, Decoding, Model, Request, complete, derive_seed
 from hiplan.plan import PlanScore
+from hiplan.text import printable
 from hiplan.trace import Conversation
 
 RUBRIC = """\
@@ -66,7 +67,7 @@ def llm_judge(model: Model, decoding: Decoding | None = None, seed: int = 0, ret
                 break
             requests = [Request(talk, decoding, derive_seed(seed, "judge", attempt)) for talk in talks.values()]
             left: dict[int, Conversation] = {}
-            for (i, talk), done in zip(talks.items(), model.complete(requests), strict=True):
+            for (i, talk), done in zip(talks.items(), complete(model, requests), strict=True):
                 results[i] = result = _read(done)
                 if isinstance(result, Unjudged) and done.finish != "window":
                     talk.answer(
@@ -86,6 +87,7 @@ def _question(candidate: Submission) -> Conversation:
     parts = {"TASK": candidate.observation, "PLAN": render_numbered(candidate.plan)}
     if candidate.reference:
         parts["TRAJECTORY"] = candidate.reference
+    parts = {name: printable(text) for name, text in parts.items()}
     mark = _mark("\n".join(parts.values()))
     quoted = "\n\n".join(f"BEGIN {name} {mark}\n{text}\nEND {name} {mark}" for name, text in parts.items())
     talk = Conversation("planner")

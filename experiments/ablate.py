@@ -6,7 +6,6 @@ started runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from experiments.studies import SEARCH_SEED, Study
 from hiplan.errors import ConfigError
+from hiplan.files import read_object
 from hiplan.runs.cells import Cell, run_cells
 from hiplan.runs.diagnose import Setting, measure_reliance
 from hiplan.runs.job import read_metrics
@@ -111,15 +111,13 @@ def play(
 def summarize(folder: Path, config: RunConfig, run: Summary, panel: str | None) -> Summary:
     """The summary of a run; ``panel``: the panel on which to measure the reliance of its last stage, if any."""
     rows = read_metrics(folder)
-    about = json.loads((folder / "environment.json").read_text())
-    times = json.loads((folder / "times.json").read_text())
     found = run | {
-        "panels": json.loads((folder / "panels.json").read_text()),
-        "parameters": about["parameters"],
-        "env_steps": max((row["env_steps"] for row in rows if row["kind"] == "train"), default=0),
+        "panels": read_object(folder / "panels.json"),
+        "parameters": fact(folder / "environment.json", "parameters"),
+        "env_steps": max((row.get("env_steps") or 0 for row in rows if row["kind"] == "train"), default=0),
         "evals": [row for row in rows if row["kind"] == "eval"],
-        "wall_s": times["wall_s"],
-        "memory_mb": times["memory_mb"],
+        "wall_s": fact(folder / "times.json", "wall_s"),
+        "memory_mb": fact(folder / "times.json", "memory_mb"),
     }
     if panel:
         stage = folder / "stages" / config.train.stages[-1].name
@@ -127,6 +125,16 @@ def summarize(folder: Path, config: RunConfig, run: Summary, panel: str | None) 
         measured = measure_reliance(str(stage), AFTER, vars(setting))
         found["reliance"] = {key: measured[key] for key in ("panel", "results")}
     return found
+
+
+def fact(file: Path, key: str) -> Any:
+    """A fact in a file of a run. Raises ``ConfigError`` if it is missing."""
+    known = read_object(file)
+    if key not in known:
+        raise ConfigError(
+            f"{str(file)!r} has no {key!r}; delete report.html in that folder and run the study again to rewrite both"
+        )
+    return known[key]
 
 
 def best_rate(tried: Sequence[Summary]) -> float:

@@ -20,10 +20,10 @@ from hiplan.effects import Acted, Generate, PlanReady
 from hiplan.env import EnvFactory
 from hiplan.errors import UserError
 from hiplan.executors import ExecutorProtocol
-from hiplan.model import Decoding, Model
+from hiplan.model import Decoding, Model, complete
 from hiplan.plan import Plan
 from hiplan.planners import PlannerProtocol
-from hiplan.sampler import EpisodeRunner, Job, Sampler, complete
+from hiplan.sampler import EpisodeRunner, Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode
 

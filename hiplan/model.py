@@ -12,8 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
+from pydantic import BaseModel, StrictFloat, StrictInt, StrictStr, ValidationError
+
 from hiplan.errors import UserError
+from hiplan.files import problem
 from hiplan.prompts import FULL, Prompts
+from hiplan.text import shown
 from hiplan.trace import Conversation, Role
 
 
@@ -47,6 +51,9 @@ class Request:
         return self.conversation.role
 
 
+Finish = Literal["stop", "length", "window"]
+
+
 @dataclass(frozen=True)
 class Completion:
     """One sampled answer of a role.
@@ -61,7 +68,7 @@ class Completion:
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     prompt_ids: tuple[int, ...] = ()
-    finish: Literal["stop", "length", "window"] = "stop"
+    finish: Finish = "stop"
     reasoning: str = ""
     dropped: int = 0
 
@@ -83,6 +90,41 @@ class Model(Protocol):
     def release(self) -> None:
         """Free cached state; a conversation that continues afterwards is processed again from its start."""
         return None
+
+
+class _Answer(BaseModel):
+    """The attributes that ``complete`` requires of a completion, whatever its class."""
+
+    text: StrictStr
+    ids: Sequence[StrictInt]
+    logprobs: Sequence[StrictFloat]
+    prompt_ids: Sequence[StrictInt]
+    finish: Finish
+    reasoning: StrictStr
+    dropped: StrictInt
+
+
+def complete(model: Model, requests: Sequence[Request]) -> list[Completion]:
+    """The model's completions, one per request. Raises ``UserError`` if the model returns anything else.
+
+    Exceptions of the model are not caught, except ``StopIteration``, which becomes a ``UserError``: in a generator it
+    would end the episode silently.
+    """
+    call, n = f"{type(model).__name__}.complete", len(requests)
+    try:
+        found = model.complete(requests)
+    except StopIteration as error:
+        raise UserError(f"{call} raised {shown(error)}; raise an exception of another class") from error
+    expected = f"expected a list of {n} hiplan.Completion, one per request"
+    if not isinstance(found, list | tuple) or len(found) != n:
+        got = f"a list of {len(found)}" if isinstance(found, list | tuple) else shown(found, 80)
+        raise UserError(f"{call} returned {got}; {expected}")
+    for one in found:
+        try:
+            _Answer.model_validate(one, from_attributes=True)
+        except ValidationError as error:
+            raise UserError(f"{call} returned {shown(one, 80)} ({problem(error)}); {expected}") from None
+    return list(found)
 
 
 class ScriptedModel(Model):

@@ -53,7 +53,7 @@ def _from_path(name: str, what: str) -> Any:
             f"the module {name!r} of the {what} cannot be imported ({error}); install it, or give 'file.py:name'"
         ) from None
     except Exception as error:
-        raise ConfigError(f"the module {name!r} with a {what} cannot be run: {told(error)}") from error
+        raise ConfigError(f"the module {name!r} of the {what} cannot be run: {error_with_place(error)}") from error
 
 
 def _from_file(path: Path, what: str) -> Any:
@@ -70,23 +70,23 @@ def _from_file(path: Path, what: str) -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise ConfigError(f"the {what} file {str(path)!r} cannot be run: {told(error)}") from error
+            raise ConfigError(f"{str(path)!r} of the {what} cannot be run: {error_with_place(error)}") from error
     return sys.modules[name]
 
 
 @contextmanager
 def calling(what: str) -> Iterator[None]:
-    """Around a call of a user's function: what it raises becomes a ``UserError`` of one line that says where."""
+    """Convert exceptions of a user's function to a ``UserError`` with its place; ``what`` names the function."""
     try:
         yield
     except HiplanError:
         raise
     except Exception as error:
-        raise UserError(f"the {what} raised {told(error)}") from error
+        raise UserError(f"the {what} raised {error_with_place(error)}") from error
 
 
-def told(error: Exception) -> str:
-    """An error in a user's code as one line, with its place in the first file there that is not hiplan's."""
+def error_with_place(error: Exception) -> str:
+    """An error in a user's code as one line, with the line number in the first file that is not hiplan's."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", OURS))]
     place = next((f"{f.filename}, line {f.lineno}" for f in frames[::-1] if f.filename == frames[0].filename), "")
     return shorten(f"{type(error).__name__}: {error}", 200) + (f" ({place})" if place else "")

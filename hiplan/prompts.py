@@ -26,7 +26,7 @@ RESTART_TURNS = 3  # a restarted conversation shows the last turns, this many
 
 def quoted(text: str, mark: str = "|") -> str:
     """Untrusted text with ``mark`` before every line; at least one line."""
-    return "\n".join(f"{mark} {line}".rstrip() for line in text.splitlines() or [""])
+    return "\n".join([f"{mark} {line}".rstrip() if line else mark for line in text.splitlines()] or [mark])
 
 
 def _steps(plan: Plan | None) -> str:

@@ -32,7 +32,7 @@ from hiplan.effects import (
 from hiplan.env import EnvFactory, Environment, Oracle, PlanAware
 from hiplan.errors import EnvironmentFault, HiplanError, UserError
 from hiplan.executors import Executor, ExecutorProtocol
-from hiplan.model import Completion, Decoding, Model, Request, derive_seed
+from hiplan.model import Completion, Decoding, Model, Request, complete, derive_seed
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.task import StepResult, Task
 from hiplan.text import shown
@@ -216,19 +216,6 @@ class EpisodeRunner:
             raise
 
 
-def complete(model: Model, requests: Sequence[Request]) -> list[Completion]:
-    """The model's completions, one per request. Raises ``UserError`` if the model returns anything else."""
-    found = model.complete(requests)
-    wrong = next((one for one in found if not (isinstance(one, Completion) and isinstance(one.text, str))), None)
-    if wrong is not None or len(found) != len(requests):
-        got = f"{len(found)} completions" if wrong is None else shown(wrong, 80)
-        raise UserError(
-            f"{type(model).__name__}.complete returned {got}; expected a list of {len(requests)} hiplan.Completion "
-            "with text, one per request"
-        )
-    return found
-
-
 def error_text(error: BaseException) -> str:
     """An error as the text of ``Episode.error``."""
     return printable(f"{type(error).__name__}: {error}")
@@ -289,10 +276,14 @@ def _checked(action: str, result: StepResult) -> StepResult:
         raise EnvironmentFault(f"{call} returned a {type(result).__name__}; expected a hiplan.StepResult")
     if not (isinstance(result.reward, int | float) and math.isfinite(result.reward)):
         raise EnvironmentFault(f"{call} returned the reward {result.reward!r}; expected a finite number")
-    for name in ("terminated", "truncated", "refused"):
-        if not isinstance(value := getattr(result, name), int):  # bool is one
+    flags: dict[str, Any] = {}
+    for name in ("terminated", "truncated", "refused", "success"):
+        value = getattr(result, name)
+        if not isinstance(value, int) and not (name == "success" and value is None):  # bool is an int
             raise EnvironmentFault(f"{call} returned {name}={value!r}; expected True or False")
-    return replace(result, observation=printable(_text(call, result.observation)))
+        flags[name] = None if value is None else bool(value)
+    observation = printable(_text(call, result.observation))
+    return replace(result, observation=observation, reward=float(result.reward), **flags)
 
 
 def _text(call: str, value: object) -> str:

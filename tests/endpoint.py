@@ -17,7 +17,10 @@ Script = Callable[[dict[str, Any]], Any]
 
 @dataclass
 class Server:
-    """``bodies`` and ``keys``: of the requests that came; ``most``: how many were under way at once."""
+    """``bodies`` and ``keys``: of the requests that came; ``most``: how many were under way at once.
+
+    ``headers``: of every answer, besides its type and length.
+    """
 
     say: Script
     delay: float = 0.0
@@ -26,6 +29,7 @@ class Server:
     now: int = 0
     most: int = 0
     url: str = ""
+    headers: dict[str, str] = field(default_factory=lambda: {"retry-after-ms": "1"})
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, body: dict[str, Any], key: str) -> tuple[int, Any]:
@@ -64,9 +68,10 @@ def serve(say: Script, delay: float = 0.0) -> Iterator[Server]:
                 status, reply = 404, {"error": {"message": "no such path"}}
             data = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
             self.send_response(status)
+            for name, value in server.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
-            self.send_header("retry-after-ms", "1")
             self.end_headers()
             self.wfile.write(data)
 

@@ -112,6 +112,18 @@ def test_a_full_or_failing_server_is_asked_again(trouble: Any) -> None:
         assert len(server.bodies) == 5
 
 
+def test_tries_are_counted_where_the_client_gives_up_early() -> None:
+    """A server that asks for an hour's wait is not asked again."""
+    with serve(lambda body: OVERLOADED) as server:
+        server.headers["retry-after-ms"] = "3600000"
+        with pytest.raises(EndpointError, match=r"answered 429 .*\(tried once; wait"):
+            Endpoint(server.url, "m", retries=3).ask([asking("a")])
+        assert len(server.bodies) == 1
+        gone = server.url
+    with pytest.raises(EndpointError, match="cannot be reached, tried 2 times"):
+        Endpoint(gone, "m", retries=1).ask([asking("a")])
+
+
 def test_no_more_requests_at_once_than_allowed() -> None:
     with serve(echo, delay=0.05) as server:
         endpoint = Endpoint(server.url, "m", concurrency=3)

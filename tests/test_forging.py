@@ -72,6 +72,11 @@ def test_no_text_becomes_a_special_token_or_ends_the_rollout(name: str, bytes_fo
     assert special.isdisjoint(codec.content(text))
 
 
+def test_a_lone_surrogate_is_read_as_a_question_mark() -> None:
+    codec = codec_of(changing(next(iter(NORMALIZERS)), True))
+    assert codec.content("a\ud800b") == codec.content("a?b")
+
+
 @cache
 def codec_of(words: Any) -> ChatCodec:
     return ChatCodec(words)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from experiments.ablate import summarize
 from hiplan import files
 from hiplan.envs import Panel
 from hiplan.errors import CheckpointError, ConfigError, TaskError, UserError
@@ -26,9 +27,11 @@ from hiplan.models.local import LocalModel
 from hiplan.models.settings import LoraSettings, WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.report import draw_curves, draw_plan, write_report
+from hiplan.runs.cells import read_cell
+from hiplan.runs.diagnose import Run
 from hiplan.runs.export import convert_stage
 from hiplan.runs.job import read_metrics
-from hiplan.runs.settings import read_run, resolve
+from hiplan.runs.settings import RunConfig, read_run, resolve
 from hiplan.task import Task
 from hiplan.trace import Episode
 from hiplan.training import checkpoint
@@ -154,7 +157,18 @@ SHAPES = [
     f'{WHOLE}, "loaded_with": {{"device": "cpu"}}}}'.encode(),
     f'{WHOLE}, "loaded_with": {{"dtype": "int3"}}}}'.encode(),
     f'{WHOLE}, "about": 1}}'.encode(),
+    f'{WHOLE}, "about": {{"decoding": "plan_tokens"}}}}'.encode(),
+    f'{WHOLE}, "about": {{"decoding": {{"plan_tokens": "many"}}}}}}'.encode(),
+    f'{WHOLE}, "about": {{"eval_turns": []}}}}'.encode(),
 ]
+
+
+def test_a_stage_that_says_nothing_of_its_run_has_no_conditions(stage: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(stage, tmp_path / "stages" / "joint"))
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    (place / "stage.json").write_text(f"{WHOLE}}}")
+    known = Run.read(tmp_path, "joint").conditions
+    assert known["base"] == "tiny-v1" and known["replan"] == "on_failure" and known["plan_tokens"] is None
 
 
 @pytest.mark.parametrize("content", JUNK + SHAPES)
@@ -215,6 +229,7 @@ ROWS = [
     b'{"kind": "eval", "stage": "base", "panel": "dev", "success": NaN}\n',
     b'{"kind": "eval", "stage": "base", "panel": "dev", "success": 1, "low": "x", "high": []}\n',
     b'{"kind": "train", "iteration": "first"}\n',
+    b'{"kind": "train", "iteration": "1"}\n',
     b'{"kind": "train", "env_steps": {}}\n',
     NESTED.encode() + b"\n{}\n",
     b"1" * 5000 + b"\n{}\n",
@@ -229,6 +244,29 @@ def test_wrong_metrics_are_one_line(content: bytes, tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             read(tmp_path)
         one_line(caught, "1 of", "metrics.jsonl'")
+
+
+@pytest.mark.parametrize("content", JUNK)
+def test_a_broken_kept_cell_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cell.json").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_cell(tmp_path / "cell.json")
+    one_line(caught, "the kept cell", "cell.json'")
+
+
+@pytest.mark.parametrize("content", [*JUNK, b"{}"])
+@pytest.mark.parametrize("name", ["times.json", "panels.json", "environment.json"])
+def test_a_study_says_what_is_wrong_with_a_run(name: str, content: bytes, tmp_path: Path) -> None:
+    whole = {"environment.json": {"parameters": {"total": 3}}, "panels.json": {}, "metrics.jsonl": {"kind": "train"}}
+    for file, known in {**whole, "times.json": {"wall_s": 3, "memory_mb": 9}}.items():
+        (tmp_path / file).write_text(json.dumps(known) + "\n")
+    assert summarize(tmp_path, RunConfig(), {"arm": "main"}, None)["wall_s"] == 3
+    (tmp_path / name).write_bytes(content)
+    if name == "panels.json" and content == b"{}":
+        return
+    with pytest.raises(ConfigError) as caught:
+        summarize(tmp_path, RunConfig(), {"arm": "main"}, None)
+    one_line(caught, name)
 
 
 @pytest.mark.parametrize("content", [*JUNK[1:], b'{"wall_s": "long"}', b'{"wall_s": []}', b'{"wall_s": Infinity}'])

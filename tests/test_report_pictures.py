@@ -109,5 +109,17 @@ class TestPictures:
         broken = [*metrics(), json.loads('{"kind": "train", "stage": "joint", "iteration": 12, "env_steps": NaN}')]
         assert Axis.of([r for r in broken if r["kind"] == "train"], []).label == "iterations"
 
+    def test_names_that_no_font_can_draw(self, tmp_path: Path) -> None:
+        odd = "\ud800\x1b$\\frac{"
+        rows = [{**row, "stage": odd, "decoding": odd} for row in metrics()]
+        picture(draw_curves(rows, tmp_path / "curves.png"))
+
+    def test_a_plan_that_was_lost_ends_the_one_before(self, tmp_path: Path) -> None:
+        one, two = (Plan(steps=(PlanStep(id=1, description=text),)) for text in ("go", "stay"))
+        records = [PlanRecord(0, one), PlanRecord(1, None), PlanRecord(1, None, kept=True), PlanRecord(2, two)]
+        episode = Episode(Task(env="e"), "", plans=records)
+        assert [(p.number, p.plan, p.turns) for p in panels(episode)] == [(0, one, (0, 1)), (1, two, (2, 0))]
+        picture(draw_plan(episode, tmp_path / "plan.png"))
+
     def test_smoothing(self) -> None:
         assert smooth([0.0, 3.0, float("nan"), 6.0], 3) == [1.5, 1.5, 4.5, 6.0]

@@ -77,7 +77,7 @@ class TestTables:
         lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
         assert any(line.startswith(" final, with plan, greedy") for line in lines)
         assert any(line.startswith("   household") and "100 % [34, 100]" in line for line in lines)
-        assert "success [95 % interval]; decoding" in console.file.getvalue(), "the caption is text, no markup"
+        assert "success [95 % interval]; untrained" in console.file.getvalue(), "the caption is text, no markup"
         assert "| final | with plan | greedy | crafting | 50 % [9, 91] |" in markdown_table(RUN, PANELS)
 
     def test_one_environment_or_another_panel_needs_no_rows(self) -> None:
@@ -121,7 +121,10 @@ class TestGains:
 class TestHowEpisodesWereChosen:
     def test_the_first_tasks_of_the_panels(self) -> None:
         episodes = [Episode(task, "") for task in (*DEV.tasks[:2], *HELD.tasks[:3])]
-        sentence = "Selected by position, not by outcome: the first 2 of dev and the first 3 of heldout, in the order of the panel."
+        sentence = (
+            "Selected by position, not by outcome: the first 2 of dev and the first 3 of heldout, "
+            "in the order of the panel."
+        )
         assert selection_note(episodes, PANELS) == sentence
 
     def test_others_may_have_been_picked(self) -> None:

@@ -164,7 +164,14 @@ def test_half_a_line_of_times_does_not_block_a_resume(run: Path, half: str) -> N
 
 @pytest.mark.parametrize(
     ("keep", "more", "left"),
-    [(3, "", 3), (0, "", 0), (4, '{"kind": "tra', 4), (4, "[1]\n", 4), (4, "{" * 100_000 + "\n", 4)],
+    [
+        (3, "", 3),
+        (0, "", 0),
+        (4, '{"kind": "tra', 4),
+        (4, "[1]\n", 4),
+        (4, "{" * 100_000 + "\n", 4),
+        (4, '{"kind": "eval"}\n', 4),
+    ],
 )
 def test_a_resume_does_not_lose_rows_silently(run: Path, keep: int, more: str, left: int) -> None:
     metrics = run / "metrics.jsonl"
@@ -173,11 +180,31 @@ def test_a_resume_does_not_lose_rows_silently(run: Path, keep: int, more: str, l
     with pytest.raises(CheckpointError) as caught:
         trainer(run)
     said = str(caught.value)
-    assert f"metrics.jsonl' has {left} readable rows, but the checkpoint was saved after 5;" in said
+    assert f"metrics.jsonl' has {left} usable rows, but the checkpoint was saved after 5;" in said
     assert "delete the newest folder in" in said and "\n" not in said and results(run) == before
     metrics.unlink()
-    with pytest.raises(CheckpointError, match="has 0 readable rows"):
+    with pytest.raises(CheckpointError, match="has 0 usable rows"):
         trainer(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"metrics": 1.5}, "metrics: Input should be a valid integer, got a number with a fractional part"),
+        ({"metrics": -1}, "metrics: Input should be greater than or equal to 0"),
+        ({"cursor": {"stage": "x"}}, "cursor.stage: Input should be a valid integer"),
+        ({"cursor": {"stage": 9}}, "was saved in stage 9, but the run has"),
+        ({"seed": None}, "seed: Input should be a valid integer"),
+    ],
+)
+def test_a_checkpoint_that_says_nonsense_is_refused(run: Path, change: dict[str, Any], why: str) -> None:
+    for file in (run / "checkpoints").glob("*/state.json"):
+        state = json.loads(file.read_text()) | change
+        del state["sha256"]  # as in older ones
+        file.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError) as caught:
+        trainer(run)
+    assert why in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_rows_are_on_disk_before_the_checkpoint_that_counts_them(

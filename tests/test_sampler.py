@@ -9,11 +9,12 @@ import pytest
 from doubles import Letters, letters, random_model
 
 from hiplan import Agent, Sampler, StepResult, Task, TaskSuite
-from hiplan.coordination import Limits
+from hiplan.coordination import Limits, Submission, llm_judge
 from hiplan.errors import EnvironmentFault, UserError
-from hiplan.executors import OracleExecutor, ScriptedExecutor
+from hiplan.executors import Executor, OracleExecutor, ScriptedExecutor
 from hiplan.model import Completion, Decoding, Model, Request, ScriptedModel
-from hiplan.planners import NoPlanner, OraclePlanner
+from hiplan.plan import Plan, PlanStep
+from hiplan.planners import NoPlanner, OraclePlanner, Planner
 from hiplan.sampler import Job
 from hiplan.trace import Episode, StopReason
 from hiplan.training import ProgressiveTrainer, Stage, TrainConfig
@@ -61,7 +62,9 @@ class Odd(Letters):
         ("yes", "step('a') returned a str, expected a hiplan.StepResult"),
         (None, "step('a') returned a NoneType, expected a hiplan.StepResult"),
         (StepResult("", refused=None), "step('a') gave refused None; expected True or False"),  # type: ignore[arg-type]
+        (StepResult("", refused=b"x"), "step('a') gave refused b'x'"),  # type: ignore[arg-type]
         (StepResult("", terminated="no"), "step('a') gave terminated 'no'"),  # type: ignore[arg-type]
+        (StepResult("", success={}), "step('a') gave success {}"),  # type: ignore[arg-type]
         (StepResult("", reward="1"), "step('a') gave the reward '1'; expected a number"),  # type: ignore[arg-type]
         (StepResult("", reward=math.nan), "step('a') gave the reward nan"),
         (StepResult(7), "step('a') gave a int for an observation, expected text"),  # type: ignore[arg-type]
@@ -77,6 +80,16 @@ def test_an_answer_that_is_none_is_a_fault_of_that_episode(answer: Any, said: st
     sound, wrong = Sampler(ScriptedModel([]), lambda task: build[bool(task.params["sound"])](task)).run(jobs)
     assert sound.success
     assert wrong.stop is StopReason.FAULT and said in wrong.error
+
+
+def test_numbers_for_flags_and_rewards_are_kept_as_what_they_mean() -> None:
+    class Counting(Odd):
+        result = staticmethod(lambda result: StepResult("", True, 1, 0, 3, 1))
+
+    (played,) = Sampler(ScriptedModel([]), Counting).run([Job(letters(2), NoPlanner(), saying("a"))])
+    assert Episode.from_json(played.to_json()) == played
+    (turn,) = played.turns
+    assert (turn.reward, turn.refused, turn.success) == (1.0, True, True) and isinstance(turn.refused, bool)
 
 
 def test_a_state_without_text_is_a_fault_of_that_episode() -> None:
@@ -122,7 +135,18 @@ def test_what_is_no_model_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [([], "gave 0 of them"), (["a"], "gave 'a'"), ([Completion(7)], "gave Completion")],  # type: ignore[arg-type]
+    ("given", "said"),
+    [
+        ([], "gave 0 of them"),
+        (None, "gave None"),
+        ("a", "gave 'a'"),
+        (["a"], "gave 'a'"),
+        ([Completion(7)], "gave Completion"),  # type: ignore[arg-type]
+        ([Completion("a", (1,), (None,))], r"gave Completion.* \(logprobs.0: Input should be a valid number"),  # type: ignore[arg-type]
+        ([Completion("a", ("1",))], r"gave Completion.* \(ids.0: Input should be a valid integer"),  # type: ignore[arg-type]
+        ([Completion("a", finish="odd")], r"gave Completion.* \(finish: Input should be 'stop', 'length' or 'window'"),  # type: ignore[arg-type]
+        ([Completion("a", reasoning=None)], r"gave Completion.* \(reasoning: "),  # type: ignore[arg-type]
+    ],
     ids=str,
 )  # fmt: skip
 def test_completions_without_text_are_named(given: list[Any], said: str) -> None:
@@ -132,6 +156,26 @@ def test_completions_without_text_are_named(given: list[Any], said: str) -> None
 
     with pytest.raises(UserError, match=f"Wrong.complete should give 1 completions with text, it {said}"):
         Agent(Wrong(), make_env=Letters).run(letters())
+
+
+def test_a_model_that_raises_stop_iteration_ends_no_driver_in_silence() -> None:
+    class Spent(Model):
+        def complete(self, requests: Sequence[Request]) -> list[Completion]:
+            raise StopIteration("nothing left")
+
+    async def follow() -> None:
+        async for _ in Agent(Spent(), make_env=Letters).astream(letters()):
+            pass
+
+    job = Job(letters(), Planner(), Executor())
+    for play in (
+        lambda: Agent(Spent(), make_env=Letters).run(letters()),
+        lambda: asyncio.run(asyncio.wait_for(follow(), 20)),
+        lambda: Sampler(Spent(), Letters).run([job]),
+        lambda: llm_judge(Spent())([Submission(letters(), "", Plan(steps=(PlanStep(id=1, description="a"),)))]),
+    ):
+        with pytest.raises(UserError, match=r"Spent.complete raised StopIteration\('nothing left'\); let it raise"):
+            play()
 
 
 # -- ends --------------------------------------------------------------------------------------

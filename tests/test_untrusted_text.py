@@ -10,10 +10,14 @@ from commands import Call
 from endpoint import serve
 
 from hiplan import Endpoint
+from hiplan.coordination import PlanScore, Submission, llm_judge
 from hiplan.errors import EndpointError
+from hiplan.model import ScriptedModel
+from hiplan.plan import Plan, PlanStep
 from hiplan.report import markdown_table
 from hiplan.report.diagnostics import Diagnostics, Section, write_diagnostics
 from hiplan.report.terminal import Terminal
+from hiplan.task import Task
 from hiplan.training import checkpoint
 
 HTML = "<img src=x onerror=alert(1)>|<b>"
@@ -83,6 +87,12 @@ def test_a_damaged_checkpoint_speaks_harmlessly(tmp_path: Path, caplog: pytest.L
     assert checkpoint.load_latest(tmp_path / FOLDER) is not None
     (record,) = caplog.records
     assert record.getMessage().isprintable()
+
+
+def test_a_judge_is_asked_about_texts_with_lone_surrogates() -> None:
+    plan = Plan(steps=(PlanStep(id=1, description="go"),))
+    judge = llm_judge(ScriptedModel(['{"correctness": 4, "followability": 4, "standardisation": 4}']))
+    assert judge([Submission(Task(env="e"), "\ud83d", plan, "\ud800")]) == [PlanScore(4, 4, 4)]
 
 
 def test_the_terminal_shows_texts_as_texts() -> None:

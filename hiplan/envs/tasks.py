@@ -128,12 +128,12 @@ class TaskSuite:
     heldout: TaskMix | None = None
 
     def draw(self, rng: random.Random, heldout: bool = False) -> Task:
-        """A task. Raises ``UserError`` where the suite's own function fails or gives something else."""
+        """Draw one task. Raises ``UserError`` if the suite's function fails or does not return a task."""
         mix = self.heldout if heldout and self.heldout else self.train
         with calling(f"task suite {self.name!r}"):
             task = mix(rng)
         if not isinstance(task, Task):
-            raise ConfigError(f"the task suite {self.name!r} gave {shown(task)} for a task; expected a hiplan.Task")
+            raise ConfigError(f"the task suite {self.name!r} returned {shown(task)}; expected a hiplan.Task")
         return task
 
 

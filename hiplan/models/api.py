@@ -29,7 +29,7 @@ from hiplan.text import clean
 from hiplan.trace import Conversation
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import APIConnectionError, APIStatusError, OpenAI
 
 _TOO_LONG = re.compile(r"context[ _-]?(length|window|size)|prompt is too long", re.IGNORECASE)
 _NO_KEY = "none"  # openai wants some text
@@ -160,31 +160,29 @@ class Endpoint:
             return _read_answer(raw.http_response.text)
         except ValidationError as error:
             why = f"gave an answer that is no chat completion ({error.errors()[0]['msg']}); check the address"
-        except openai.APITimeoutError:
-            why = f"gave no answer in {self.timeout:g} seconds, {self._tries()}; give it more time or fewer requests"
-        except openai.APIConnectionError:
-            why = f"cannot be reached, {self._tries()}; is the server running, and the address right?"
+        except openai.APITimeoutError as error:
+            why = f"gave no answer in {self.timeout:g} seconds, {_tries(error)}; give it more time or fewer requests"
+        except openai.APIConnectionError as error:
+            why = f"cannot be reached, {_tries(error)}; is the server running, and the address right?"
         except openai.APIStatusError as error:
             said = self._said(error)
             if error.status_code in (400, 413, 422) and _TOO_LONG.search(f"{error.code} {said}"):
                 return Reply(text="", finish="window")
-            why = f"answered {error.status_code} to a request{self._cure(error.status_code)}: {said}"
+            why = f"answered {error.status_code} to a request{self._cure(error)}: {said}"
         except openai.APIError as error:
             why = f"failed: {self._said(error)}"
         except Exception as error:  # the HTTP client's own: a text it cannot encode, an answer it cannot decode
             why = f"cannot be asked: {type(error).__name__}: {self._said(error)}"
         raise EndpointError(f"the endpoint {self.url!r} (model {self.model!r}) {why}")
 
-    def _tries(self) -> str:
-        return f"tried {1 + self.retries} times" if self.retries else "tried once"
-
-    def _cure(self, status: int) -> str:
+    def _cure(self, error: APIStatusError) -> str:
+        status = error.status_code
         if status in (401, 403):
             held = f"the key in {self.key_env}" if self.key_env else "key_env, which names no variable with a key"
             return f" (check {held})"
         if status == 404:
             return " (check the address, which often ends in /v1, and the model's name)"
-        return f" ({self._tries()}; wait, or lower the concurrency)" if status == 429 or status >= 500 else ""
+        return f" ({_tries(error)}; wait, or lower the concurrency)" if status == 429 or status >= 500 else ""
 
     def _said(self, error: Exception) -> str:
         """The server's or the client's own words, short and without the key."""
@@ -303,6 +301,12 @@ def _apart(text: str) -> tuple[str, str]:
         return said.lstrip("\n"), thought.strip().removeprefix("<think>").strip()
     opened = text.lstrip().startswith("<think>")
     return ("", text.strip().removeprefix("<think>").strip()) if opened else (text, "")
+
+
+def _tries(error: APIStatusError | APIConnectionError) -> str:
+    """How often the last request was sent; the client may give up early, as where a server asks for an hour's wait."""
+    retries = int(error.request.headers.get("x-stainless-retry-count", 0))
+    return f"tried {1 + retries} times" if retries else "tried once"
 
 
 def _read_entry(path: Path) -> Reply | None:

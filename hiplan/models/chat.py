@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from hiplan.errors import ConfigError
+from hiplan.text import printable
 from hiplan.trace import Conversation, Segment
 
 _MARKS = ("\ue000A\ue001", "\ue000B\ue001", "\ue000C\ue001", "\ue000D\ue001", "\ue000E\ue001")
@@ -181,7 +182,7 @@ class ChatCodec:
 
     def _content(self, text: str) -> tuple[int, ...]:
         """Tokens of untrusted text, from which neither a special token nor a plain delimiter can be read."""
-        ids = self._without_marks(text)
+        ids = self._without_marks(printable(text))
         if self._words is None:
             return ids
         for change in (_spaced, _marred, _marred):  # a tokenizer may drop the space; what is left may hold another

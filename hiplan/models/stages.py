@@ -6,9 +6,9 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError
 
 from hiplan.errors import CheckpointError
@@ -30,6 +30,28 @@ class LoadedWith(BaseModel):
     plain_delimiters: bool = False
 
 
+class _Limits(BaseModel):
+    plan_tokens: PositiveInt = 1
+    action_tokens: PositiveInt = 1
+
+
+class _Facts(BaseModel):
+    """What is read of ``about``; it has more, and older ones have less."""
+
+    env: str = ""
+    turns: NonNegativeInt = 0
+    eval_turns: NonNegativeInt = 0
+    decoding: _Limits | None = None
+    replan: str | None = None
+    revise: str | None = None
+    matcher: str | None = None
+
+
+def _checked(about: dict[str, Any]) -> dict[str, Any]:
+    _Facts.model_validate(about, strict=True)
+    return about
+
+
 class StageFile(BaseModel):
     """``stage.json``: the base the adapters belong to, how it was read, and ``about``, what the run says of itself."""
 
@@ -38,7 +60,7 @@ class StageFile(BaseModel):
     base: str
     weights: WeightsConfig
     loaded_with: LoadedWith = LoadedWith()
-    about: dict[str, Any] = Field(default_factory=dict)
+    about: Annotated[dict[str, Any], AfterValidator(_checked)] = Field(default_factory=dict)
 
 
 def save_stage(model: LocalModel, folder: Path, about: dict[str, Any], write: bool = True) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from hiplan.files import saving
+from hiplan.text import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,7 +149,7 @@ def _draw_success(
             for side, sign in (("low", -1), ("high", 1))
         ]
         x, y = [p[0] for p in points], [p[1] for p in points]
-        label = f"dev tasks, {name}" + (f" ({main})" if main else "")
+        label = f"dev tasks, {name}" + (f" ({clean(main)})" if main else "")
         look: dict[str, Any] = {"color": color, "marker": marker, "markeredgecolor": "white", "linestyle": "--"}
         axes.errorbar(x, y, yerr=bars, label=label, capsize=3, linewidth=1, elinewidth=1.4, zorder=4, **look)
         others = [(axis.place(r) + dodge, 100 * _value(r, "success")) for d in series if d != main for r in series[d]]
@@ -161,7 +162,7 @@ def _draw_success(
     axes.set_ylim(-3, 113)
     axes.set_title("success", fontsize=12, weight="bold", loc="left", color=INK, pad=44 if narrow else 26)
     for stage, first, stop in spans:
-        axes.text((first + stop) / 2, 0.975, stage, transform=axes.get_xaxis_transform(), ha="center", va="top",
+        axes.text((first + stop) / 2, 0.975, clean(stage), transform=axes.get_xaxis_transform(), ha="center", va="top",
                   fontsize=10.5, weight="bold", color="#555555", parse_math=False)  # fmt: skip
     handles, labels = axes.get_legend_handles_labels()
     if handles:

@@ -13,41 +13,13 @@ from hiplan import files
 from hiplan.errors import UserError
 from hiplan.files import problem
 from hiplan.trace import Episode
+from hiplan.training.metrics import check_row
 
 T = TypeVar("T")
 
 
-class _Row(BaseModel):
-    kind: str
-
-
-class _Train(BaseModel):
-    """The fields of a training row that reports use."""
-
-    stage: str = ""
-    iteration: int = 0
-    env_steps: int | None = None
-
-
-class _Eval(BaseModel):
-    """The fields of an evaluation row that reports use."""
-
-    stage: str
-    panel: str
-    success: FiniteFloat
-    iteration: int = 0
-    agent: str = ""
-    decoding: str = ""
-    low: FiniteFloat | None = None
-    high: FiniteFloat | None = None
-    n: int = 0
-
-
 class _Times(BaseModel):
     wall_s: FiniteFloat | None = None
-
-
-_KINDS: dict[str, type[BaseModel]] = {"train": _Train, "eval": _Eval}
 
 
 def read_text(path: Path) -> str:
@@ -84,8 +56,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows = read_lines(path, json.loads)
     for number, row in enumerate(rows, 1):
         try:
-            kind = _Row.model_validate(row).kind
-            _KINDS.get(kind, _Row).model_validate(row)
+            check_row(row)
         except ValidationError as error:
             raise UserError(f"row {number} of {str(path)!r} is not valid: {problem(error)}; delete that row") from None
     return rows

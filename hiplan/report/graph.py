@@ -115,10 +115,12 @@ def draw_plan(episode: Episode, file: File, dpi: int = 150, narrow: bool = False
 def panels(episode: Episode) -> list[Panel]:
     """One panel per plan of the episode; a record that kept the plan extends its panel."""
     states = step_states(episode)
-    records = [(i, r.turn, r.reason, r.plan) for i, r in enumerate(episode.plans) if r.plan and not r.kept]
+    records = [(i, r.turn, r.reason, r.plan) for i, r in enumerate(episode.plans) if not r.kept]
     ends = [*records, (len(episode.plans), len(episode.turns), None, None)][1:]
     found: list[Panel] = []
-    for number, ((_, since, reason, plan), (stop, until, _, following)) in enumerate(zip(records, ends, strict=True)):
+    for (_, since, reason, plan), (stop, until, _, following) in zip(records, ends, strict=True):
+        if plan is None:  # ends the plan before it
+            continue
         change = diff(found[-1].plan, plan) if found else PlanDiff()
         after = {step.id for step in (following or plan).steps}
         final = states[stop - 1]
@@ -126,7 +128,7 @@ def panels(episode: Episode) -> list[Panel]:
         dropped = frozenset(
             i for i, state in final.items() if state not in (StepStatus.DONE, StepStatus.FAILED) and i not in after
         )
-        found.append(Panel(number, plan, final, new, reworded, dropped, reason, (since, until)))
+        found.append(Panel(len(found), plan, final, new, reworded, dropped, reason, (since, until)))
     return found
 
 

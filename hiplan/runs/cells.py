@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hiplan.errors import ConfigError
-from hiplan.files import write_text
+from hiplan.files import read_object, write_text
 
 COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -66,7 +66,7 @@ def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: boo
         for cell in _finished(missing, parallel, fresh):
             console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
             progress.advance(bar)
-    return [json.loads(cell.file.read_text()) for cell in cells]
+    return [read_cell(cell.file) for cell in cells]
 
 
 def _finished(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
@@ -90,13 +90,7 @@ def _finished(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cel
 
 def read_cell(file: Path) -> dict[str, Any]:
     """The stored result of a cell. Raises ``ConfigError`` if the file is not valid."""
-    try:
-        found = json.loads(file.read_text())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{str(file)!r} is damaged; delete it and run the command again to recompute it")
-    return found
+    return read_object(file, "cell")
 
 
 def _one_thread() -> None:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from hiplan.evaluation import (
 )  # fmt: skip
 from hiplan.evaluation import Cell as Measured
 from hiplan.executors import Executor
+from hiplan.files import read_object
 from hiplan.loading import load_agent, stage_facts
 from hiplan.models.stages import read_stage
 from hiplan.planners import Planner, PlannerProtocol
@@ -89,10 +89,10 @@ class Run:
     @property
     def conditions(self) -> dict[str, Any]:
         """What else the episodes depend on: the base model and how it is loaded, tasks, limits, and replan policy."""
-        known = json.loads((self.stage / "stage.json").read_text())
-        about = {key: known["about"].get(key) for key in ("env", "eval_turns")}
-        about["replan"] = known["about"].get("replan", known["about"].get("revise", "on_failure"))  # 0.1.0: revise
-        decoding = known["about"].get("decoding") or {}
+        known, facts = read_object(self.stage / "stage.json"), stage_facts(self.stage)
+        about = {key: facts.get(key) for key in ("env", "eval_turns")}
+        about["replan"] = facts.get("replan", facts.get("revise", "on_failure"))  # 0.1.0: revise
+        decoding = facts.get("decoding") or {}
         about |= {key: decoding.get(key) for key in ("plan_tokens", "action_tokens")}
         return {key: known.get(key) for key in ("base", "loaded_with")} | about
 
@@ -136,7 +136,10 @@ def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str
     sampler, tasks, panel = Setting(**setting).of(stage, when == AFTER)
     results = reliance(sampler, tasks, seed=setting["seed"])
     if "own" not in results:
-        raise ConfigError(f"{stage!r} ({when}) wrote no readable plan in {len(tasks)} tasks; there is none to diagnose")
+        raise ConfigError(
+            f"the {when} planner of {stage!r} wrote no plan that parses in {len(tasks)} tasks; diagnose a stage with "
+            "plans"
+        )
     own = results["own"].episodes
     shares = [share for e in own if (share := overlap(e)) is not None]
     return {

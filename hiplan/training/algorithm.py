@@ -77,7 +77,7 @@ MODULATORS: Mapping[str, Modulator] = {}
 
 
 def build(config: AlgorithmConfig) -> Algorithm:
-    """The functions that a config names. Raises ``ConfigError`` for an unknown name or something else than a function."""
+    """The functions that a config names. Raises ``ConfigError`` for an unknown name and for what is not a function."""
     return Algorithm(
         _function(config.collect, COLLECTS, "collect function"),
         _function(config.reward, REWARDS, "reward function"),
@@ -97,7 +97,7 @@ def _function(name: str, known: Mapping[str, T], what: str) -> T:
 
 
 def advantages_of(algorithm: Algorithm, decisions: Sequence[Decision]) -> Floats:
-    """Credit, then the modulators: one advantage per decision, (N,). Raises ``UserError`` for anything else."""
+    """Apply credit and modulators; returns one advantage per decision, (N,). Raises ``UserError`` for other results."""
     with calling("credit function"):
         given = algorithm.credit(decisions)
     advantages = _one_each("credit function", given, len(decisions))
@@ -114,5 +114,5 @@ def _one_each(what: str, given: object, count: int) -> Floats:
     except (TypeError, ValueError):
         found = np.empty(())
     if found.shape != (count,) or not np.isfinite(found).all():
-        raise UserError(f"the {what} gave {shown(given)}; expected {count} finite numbers, one per decision")
+        raise UserError(f"the {what} returned {shown(given)}; expected {count} finite numbers, one per decision")
     return found

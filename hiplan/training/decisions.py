@@ -60,7 +60,7 @@ def _episode_decisions(place: int, rollout: Rollout, role: Role, reward: Reward)
 def rewards_per_answer(given: float | Sequence[float], answers: int, episode: Episode, role: Role) -> list[float]:
     """One reward per answer; a single number goes to the last answer. Raises ``UserError`` for anything else."""
     try:
-        if isinstance(given, int | float | Real):  # the last: numpy's
+        if isinstance(given, int | float | Real):  # Real: numpy's numbers
             rewards = [*[0.0] * (answers - 1), float(given)]
         else:
             rewards = [float(x) for x in given]

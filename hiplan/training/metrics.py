@@ -8,8 +8,48 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
 from hiplan.errors import CheckpointError
 from hiplan.files import append_line, read_text, write_text
+
+
+class _Row(BaseModel):
+    """The field of every row; strict, so that a string is never read as a number."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: str
+
+
+class _Train(_Row):
+    """The fields of a training row that reports use."""
+
+    stage: str = ""
+    iteration: int = 0
+    env_steps: int | None = None
+
+
+class _Eval(_Row):
+    """The fields of an evaluation row that reports use."""
+
+    stage: str
+    panel: str
+    success: FiniteFloat
+    iteration: int = 0
+    agent: str = ""
+    decoding: str = ""
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    n: int = 0
+
+
+_KINDS: dict[str, type[_Row]] = {"train": _Train, "eval": _Eval}
+
+
+def check_row(row: object) -> None:
+    """Raises pydantic's ``ValidationError`` if ``row`` is not a row that reports can use."""
+    _KINDS.get(_Row.model_validate(row).kind, _Row).model_validate(row)
 
 
 class MetricsLog:
@@ -71,14 +111,13 @@ def _counted(path: Path, lines: Sequence[str], length: int) -> list[dict[str, An
     for line in lines[:length]:
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
+            check_row(row)
+        except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
             break
         rows.append(row)
     if len(rows) < length:
         raise CheckpointError(
-            f"{str(path)!r} has {len(rows)} readable rows, but the checkpoint was saved after {length}; restore the "
+            f"{str(path)!r} has {len(rows)} usable rows, but the checkpoint was saved after {length}; restore the "
             f"file from a copy, or delete the newest folder in {str(path.parent / 'checkpoints')!r} to resume before it"
         )
     return rows

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 from torch import Tensor
 
 from hiplan.errors import CheckpointError
+from hiplan.files import problem
 from hiplan.training import checkpoint
 from hiplan.training.config import TrainConfig
 from hiplan.training.learner import Learner
@@ -23,11 +25,19 @@ class Cursor:
     environment steps so far. ``warm``: whether the warm start is done.
     """
 
-    stage: int = 0
-    iteration: int = 0
-    total: int = 0
-    env_steps: int = 0
+    stage: NonNegativeInt = 0
+    iteration: NonNegativeInt = 0
+    total: NonNegativeInt = 0
+    env_steps: NonNegativeInt = 0
     warm: bool = False
+
+
+class _State(BaseModel):
+    """The content of ``state.json``."""
+
+    seed: int
+    metrics: NonNegativeInt
+    cursor: Cursor
 
 
 def save(folder: Path, cursor: Cursor, learner: Learner, rows: int, seed: int, accelerator: Accelerator) -> None:
@@ -48,10 +58,16 @@ def restore(
     Raises ``CheckpointError`` if it has no valid state or was written with another seed.
     """
     try:
-        made, rows, cursor = state["seed"], int(state["metrics"]), Cursor(**state["cursor"])
-    except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{str(found)!r} does not hold the state of a run; delete it") from None
-    if made != seed:
-        raise CheckpointError(f"{str(found)!r} was written with seed {made!r}, not {seed!r}; resume with that seed")
+        known = _State.model_validate(state)
+    except ValidationError as error:
+        why = problem(error)
+        raise CheckpointError(f"{str(found)!r} does not hold the state of a run ({why}); delete it") from None
+    if known.seed != seed:
+        raise CheckpointError(f"{str(found)!r} was written with seed {known.seed}, not {seed}; resume with that seed")
+    cursor, stages = known.cursor, len(config.stages)
+    if cursor.stage > stages or (cursor.stage == stages and cursor.iteration > 0):
+        raise CheckpointError(
+            f"{str(found)!r} was written in stage {cursor.stage}, but the run has {stages} stages; restore its config"
+        )
     learner.load(tensors, config.stages[cursor.stage] if cursor.iteration > 0 else None)
-    return cursor, rows
+    return cursor, known.metrics
