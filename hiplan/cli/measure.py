@@ -84,7 +84,7 @@ def diagnose(
         int, typer.Option(min=0, help="Number of processes, with one torch thread each; 0: only this process.")
     ] = 2,
 ) -> None:
-    """Test whether agents use their plans and profit from revisions.
+    """Test whether agents use their plans and benefit from revisions.
 
     \b
       hiplan diagnose runs/mixed-split-0

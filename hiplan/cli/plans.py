@@ -15,9 +15,7 @@ def plans(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="The plan file to write (JSONL); scores go to OUT.scores.jsonl.")
     ],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings; all others keep their defaults.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; others keep their defaults.")] = None,
     set: Set = None,
     show_config: ShowConfig = False,
 ) -> None:

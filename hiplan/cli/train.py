@@ -10,7 +10,7 @@ import typer
 from hiplan.errors import ConfigError
 from hiplan.report.terminal import Terminal
 
-Config = Annotated[Path | None, typer.Option(help="YAML file with settings; all others keep their defaults.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings; others keep their defaults.")]
 Model = Annotated[
     str | None, typer.Option(help="A shipped model or a folder with a Hugging Face model. [default: tiny-v1]")
 ]
@@ -32,7 +32,7 @@ Resume = Annotated[Path | None, typer.Option(help="Continue the stopped run in t
 Match = Annotated[Path | None, typer.Option(help="Train for as many environment steps as the run in this folder.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override any setting, such as train.groups=6; repeatable."),
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override any setting; may be repeated."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print an estimate of the memory for the run, and exit.")]
 ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print all settings of the run, and exit.")]
