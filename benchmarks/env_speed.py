@@ -1,6 +1,9 @@
-"""How fast the embedded environments are: steps a second in one process, the oracle's thinking counted apart.
+"""Measure the speed of the embedded environments in one process.
 
-python benchmarks/env_speed.py --tasks 300
+    python benchmarks/env_speed.py --tasks 300
+
+Prints resets, steps and oracle actions per second for each environment and
+panel.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ def oracle_actions(task: Task) -> list[str]:
 
 
 def measure(tasks: Sequence[Task]) -> tuple[int, float, float, float]:
-    """Steps in all; resets, steps, and oracle actions a second."""
+    """The number of steps, and resets, steps and oracle actions per second."""
     began = time.perf_counter()
     scripts = [oracle_actions(task) for task in tasks]
     thinking = time.perf_counter() - began
@@ -47,8 +50,8 @@ def measure(tasks: Sequence[Task]) -> tuple[int, float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=300, help="tasks of each panel")
-    parser.add_argument("--repeats", type=int, default=5, help="the median of so many runs is shown")
+    parser.add_argument("--tasks", type=int, default=300, help="tasks per panel")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs; the median is shown")
     args = parser.parse_args()
     print("environment  panel    tasks  steps  resets/s   steps/s  oracle actions/s")
     for name in ("crafting", "household"):

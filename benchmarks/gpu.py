@@ -1,8 +1,10 @@
-"""A large architecture with random weights and a LoRA adapter per role: rollout speed, update time, peak memory.
+"""Measure rollout speed, update time and peak memory of a large architecture.
 
-python benchmarks/gpu.py --architecture Llama-3.1-8B-Instruct --episodes 64
+    python benchmarks/gpu.py --architecture Llama-3.1-8B-Instruct --episodes 64
+    python benchmarks/gpu.py --architecture tiny --device cpu --episodes 4
 
-Needs a GPU with room for it (see --dry-run of the configs); `--architecture tiny --device cpu` tries it anywhere.
+Uses random weights and a LoRA adapter per role. hiplan train --dry-run with a
+file of experiments/configs estimates the memory that the GPU needs.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ from hiplan.training.batch import Row, batches, token_logprobs
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--architecture", default="Llama-3.1-8B-Instruct", help="a file of hiplan/assets/architectures, or tiny"
+        "--architecture", default="Llama-3.1-8B-Instruct", help="a name in hiplan/assets/architectures, or tiny"
     )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--episodes", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--device", default="cuda", help="torch device")
+    parser.add_argument("--episodes", type=int, default=64, help="conversations in the batch")
+    parser.add_argument("--turns", type=int, default=4, help="turns per conversation")
+    parser.add_argument("--tokens", type=int, default=64, help="the most tokens of an answer")
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="padded tokens of one forward pass")
     args = parser.parse_args()
     model = build(args.architecture, torch.device(args.device))
     print(f"{args.architecture}: {sum(p.numel() for p in model.weights.bodies[0].plain.parameters()):,} parameters")
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def build(name: str, device: torch.device) -> LocalModel:
-    """Random weights in bfloat16, the shipped tokenizer: its ids are valid in any larger vocabulary."""
+    """A model with random weights in bfloat16 and the shipped tokenizer, whose ids fit any larger vocabulary."""
     config = architecture("tiny-v1" if name == "tiny" else name)
     with device:
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
@@ -59,7 +61,7 @@ def build(name: str, device: torch.device) -> LocalModel:
 
 
 def measure(model: LocalModel, role: Role, args: argparse.Namespace) -> None:
-    """Conversations of a few turns, then one update on them."""
+    """Sample conversations of a few turns, then update the role once on them."""
     conversations = [Conversation(role) for _ in range(args.episodes)]
     model.usage = Usage()
     began = clock(args.device)

@@ -1,10 +1,11 @@
-"""How well matchers tell which step an action serves, on oracle episodes that were corrupted in known ways.
+"""Measure precision and recall of the matchers on corrupted oracle episodes.
 
     python benchmarks/matching.py --tasks 200
 
-A label says what was done to the episode: a step's actions played before their turn (premature), played again
-(repeated), left out (what depends on them comes too early), or actions put in between that serve nothing (off plan).
-No matcher takes part in making them.
+Each episode has one kind of error, from which the labels of its actions follow
+without a matcher: a step's actions come before its dependencies are done
+(premature), come again (repeated), or are left out, so that dependent steps are
+premature; or actions without any purpose are inserted (off plan).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CLASSES = (ON, EARLY, AGAIN, OFF)
 
 @dataclass(frozen=True)
 class Labelled:
-    """An action and what it is by construction."""
+    """An action with the verdict and the step that follow from the corruption."""
 
     action: str
     verdict: Verdict
@@ -40,7 +41,7 @@ class Labelled:
 
 
 def known_plan(task: Task) -> Plan | None:
-    """The oracle's plan; in household with the place where the object does lie. None for tasks with two objects."""
+    """The oracle's plan; in household with the actual place of the object. ``None`` for tasks with two objects."""
     env: Any = make_env(task)
     env.reset(task)
     plan: Plan = env.oracle_plan()
@@ -56,7 +57,7 @@ def known_plan(task: Task) -> Plan | None:
 
 
 def blocks(task: Task, plan: Plan) -> list[tuple[int, list[str]]]:
-    """Each step's actions as the oracle plays them, in order."""
+    """Per step, the oracle's actions, in order."""
     env: Any = make_env(task)
     env.reset(task)
     found = []
@@ -70,7 +71,7 @@ def blocks(task: Task, plan: Plan) -> list[tuple[int, list[str]]]:
 
 
 def distractor(task: Task, plan: Plan, rng: random.Random) -> str:
-    """Something legal that has nothing to do with the plan."""
+    """A legal action that serves no step of the plan."""
     env: Any = make_env(task)
     env.reset(task)
     if task.env == "crafting":
@@ -82,7 +83,7 @@ def distractor(task: Task, plan: Plan, rng: random.Random) -> str:
 
 
 def corrupted(task: Task, plan: Plan, how: str, rng: random.Random) -> list[Labelled]:
-    """The oracle's episode, corrupted in one way."""
+    """The oracle's episode with the corruption ``how``."""
     order = blocks(task, plan)
     waits = [n for n, (i, _) in enumerate(order) if plan.step(i).after]
     done: set[int] = set()
@@ -111,8 +112,8 @@ def corrupted(task: Task, plan: Plan, how: str, rng: random.Random) -> list[Labe
     return played
 
 
-def verdicts(task: Task, plan: Plan, actions: Sequence[str], matcher: Matcher, told: bool) -> Iterator[Any]:
-    """What the tracker makes of the actions; ``told``: the environment says which steps are done."""
+def verdicts(task: Task, plan: Plan, actions: Sequence[str], matcher: Matcher, with_status: bool) -> Iterator[Any]:
+    """The tracker's judgements of the actions. ``with_status``: the environment reports which steps are done."""
     env: Any = make_env(task)
     env.reset(task)
     tracker = Tracker(plan)
@@ -124,13 +125,15 @@ def verdicts(task: Task, plan: Plan, actions: Sequence[str], matcher: Matcher, t
             next(asks)
         except StopIteration as stop:
             matches = stop.value
-        yield tracker.observe(result, matches, [env.step_status(s.description) for s in plan.steps] if told else None)
+        yield tracker.observe(
+            result, matches, [env.step_status(s.description) for s in plan.steps] if with_status else None
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--tasks", type=int, default=200, help="of each environment, half of them held-out kinds")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=200, help="tasks per environment, half of held-out kinds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the tasks and corruptions")
     args = parser.parse_args()
     methods: dict[str, tuple[Matcher, bool]] = {
         "predicate": (matching.by_environment, True),
@@ -148,18 +151,18 @@ def main() -> None:
                 assert plan is not None
                 rng = random.Random(f"{args.seed} {index} {how}")
                 played.append((task, plan, corrupted(task, plan, how, rng)))
-        for method, (matcher, told) in methods.items():
-            print(row(name, method, score(played, matcher, told)))
+        for method, (matcher, with_status) in methods.items():
+            print(row(name, method, score(played, matcher, with_status)))
 
 
 def score(
-    played: Sequence[tuple[Task, Plan, list[Labelled]]], matcher: Matcher, told: bool
+    played: Sequence[tuple[Task, Plan, list[Labelled]]], matcher: Matcher, with_status: bool
 ) -> tuple[Counter[tuple[Verdict, Verdict]], int, int]:
-    """Counts of (label, verdict), and of steps named right among those with one."""
+    """Counts of (label, verdict), of correctly matched steps, and of actions with a step."""
     pairs: Counter[tuple[Verdict, Verdict]] = Counter()
     right = steps = 0
     for task, plan, labels in played:
-        found = verdicts(task, plan, [label.action for label in labels], matcher, told)
+        found = verdicts(task, plan, [label.action for label in labels], matcher, with_status)
         for label, judged in zip(labels, found, strict=True):
             given = OFF if judged.verdict is Verdict.UNPLANNED_RECOVERY else judged.verdict
             pairs[label.verdict, given] += 1

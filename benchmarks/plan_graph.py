@@ -1,6 +1,8 @@
-"""How long the graph of a large plan takes: checked, built, walked, compared and exported.
+"""Measure the time of plan-graph operations on a large plan.
 
-python benchmarks/plan_graph.py --steps 1000
+    python benchmarks/plan_graph.py --steps 1000
+
+Prints the milliseconds of each operation.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from hiplan.plan import Plan, PlanStep, diff
 
 
 def random_plan(count: int, seed: int) -> Plan:
-    """Steps that each wait for up to three of the thirty before them."""
+    """A plan in which each step depends on at most three of the thirty steps before it."""
     rng = random.Random(seed)
     steps = []
     for i in range(1, count + 1):
@@ -34,7 +36,7 @@ def shuffled(plan: Plan, seed: int) -> Plan:
 
 
 def walk(graph: PlanGraph) -> int:
-    """Carry the plan out by asking for the next step each time."""
+    """Complete the plan by repeatedly doing the next ready step."""
     done: set[int] = set()
     while (step := graph.next(done)) is not None:
         done.add(step)
@@ -42,16 +44,16 @@ def walk(graph: PlanGraph) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000, help="steps of the plan")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs; the fastest is shown")
     args = parser.parse_args()
     plan = random_plan(args.steps, 0)
     other, graph = shuffled(plan, 1), PlanGraph(plan)
     work: dict[str, Callable[[], Any]] = {
         "check (Plan)": lambda: Plan(steps=plan.steps),
         "build (PlanGraph)": lambda: PlanGraph(plan),
-        "walk, asking for every step": lambda: walk(graph),
+        "next step, for every step": lambda: walk(graph),
         "critical path": graph.critical_path,
         "diff": lambda: diff(plan, other),
         "JSON": graph.to_json,

@@ -1,6 +1,9 @@
-"""How much work one rollout batch is: tokens processed over tokens that had to be, speed, time outside the model.
+"""Measure the efficiency of a rollout batch.
 
-python benchmarks/rollout.py --episodes 96 --threads 2
+    python benchmarks/rollout.py --episodes 96 --threads 2
+
+Prints the tokens processed, those needed with a perfect cache, their ratio, the
+speed, and the share of time outside the model.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ from hiplan.sampler import Job, Sampler
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny-v1")
-    parser.add_argument("--episodes", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="tiny-v1", help="a shipped model or a folder")
+    parser.add_argument("--episodes", type=int, default=96, help="episodes in the batch")
+    parser.add_argument("--threads", type=int, default=2, help="number of torch threads")
+    parser.add_argument("--repeats", type=int, default=3, help="number of batches")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_model(args.model)

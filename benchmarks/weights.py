@@ -1,9 +1,9 @@
-"""Rollout speed of the weight modes: the same tokens with joint, split, partial and separate weights.
+"""Compare the rollout speed of joint, split, partial and separate weights.
 
-python benchmarks/weights.py --episodes 96 --threads 2
+    python benchmarks/weights.py --episodes 96 --threads 2
 
-Fresh adapters change nothing, so every mode samples the same tokens; merged copies are made anew before each rollout,
-as after an update.
+New adapters do not change the output, so that every mode samples the same
+tokens. Merged copies are rebuilt before each rollout, as after an update.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from hiplan.sampler import Job, Sampler
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny-v1")
-    parser.add_argument("--episodes", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", default="tiny-v1", help="a shipped model or a folder")
+    parser.add_argument("--episodes", type=int, default=96, help="episodes per rollout")
+    parser.add_argument("--threads", type=int, default=2, help="number of torch threads")
+    parser.add_argument("--repeats", type=int, default=5, help="number of rollouts per mode")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     modes = get_args(WeightMode)
     models = {mode: LocalModel.load(args.model, WeightsConfig(mode=mode)) for mode in modes}
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     tokens: set[int] = set()
-    for repeat in range(args.repeats + 1):  # the first warms up
-        for mode in modes:  # in turn, so that a slow minute slows all of them
+    for repeat in range(args.repeats + 1):  # the first is a warm-up
+        for mode in modes:  # alternate, so that slow periods affect all modes
             wall, count = once(models[mode], args.episodes)
             if repeat:
                 seconds[mode].append(wall)

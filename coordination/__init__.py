@@ -1,4 +1,4 @@
-"""Coordination: the AdaPlan loop, the plan graph, matchers, adherence, replan policies, judges."""
+"""Coordination of both roles: the AdaPlan loop, the plan graph, matchers, adherence, replan policies, and judges."""
 
 from hiplan.coordination import matching, replan
 from hiplan.coordination.adherence import Scores, Tracker, scores

@@ -1,6 +1,6 @@
-"""Whether the acting follows the plan: a verdict per action, with evidence, and scores of the whole.
+"""How closely execution follows the plan: a verdict with evidence for each action, and scores of an episode.
 
-Each action costs time in proportion to the plan, never to the actions before it.
+Each action takes time linear in the plan, independent of the number of actions before it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hiplan.trace import Episode, PlanRecord, Turn, Verdict
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What an action was to the plan: the step it served, why, and the steps it completed or left failed."""
+class ActionJudgement:
+    """How an action relates to the plan: verdict, served step, evidence, steps it completed, steps failed after it."""
 
     verdict: Verdict | None = None
     step: int | None = None
@@ -27,18 +27,18 @@ class Judged:
 
 
 class Tracker:
-    """The state of one episode's acting against the plan in force. Once done, a step stays done."""
+    """Tracks the steps of the plan in force during one episode. A done step stays done."""
 
     def __init__(self, plan: Plan | None) -> None:
         self.plan: Plan | None = None
         self.done: set[int] = set()
         self.failed: set[int] = set()
         self.served: int | None = None
-        self.trouble = False  # the last action was refused, or left a step failed
+        self.last_failed = False  # the last action was refused, or a step was failed after it
         self.replan(plan)
 
     def replan(self, plan: Plan | None) -> None:
-        """A new plan takes effect; steps that keep their id and text stay done."""
+        """Switch to a new plan; done steps that keep their id and text stay done."""
         self.done = carried(self.plan, plan, self.done)
         self.plan = plan
         self.graph = PlanGraph(plan) if plan else None
@@ -46,19 +46,19 @@ class Tracker:
         self.served = None
 
     def revise(self, record: PlanRecord) -> None:
-        """Take in a recorded answer of the planner."""
+        """Apply a recorded answer of the planner."""
         if not record.kept:
             self.replan(record.plan)
 
-    def recall(self, turn: Turn) -> None:
-        """Take in a recorded turn as it was judged then."""
+    def restore(self, turn: Turn) -> None:
+        """Apply a recorded turn with its recorded judgement."""
         self.done |= set(turn.done)
         self.failed = set(turn.failed)
         self.served = turn.step if turn.step is not None else self.served
-        self.trouble = self.plan is not None and (turn.refused or bool(turn.failed))
+        self.last_failed = self.plan is not None and (turn.refused or bool(turn.failed))
 
     def ready(self) -> tuple[int, ...]:
-        """Ids of the steps that could be worked on now."""
+        """Ids of the ready steps: not done, with all dependencies done."""
         return self.graph.ready(self.done) if self.graph else ()
 
     @property
@@ -76,27 +76,27 @@ class Tracker:
         matches: Sequence[Match],
         status: Sequence[StepStatus] | None = None,
         effect: bool = True,
-    ) -> Judged:
-        """Take in one action.
+    ) -> ActionJudgement:
+        """Judge one action and update the step statuses.
 
-        ``matches``: the steps it serves, as a matcher found. ``status``: what the environment says of every step after
-        it; without that, a served step counts as done once an action that was not refused serves another one.
-        ``effect``: whether the action changed anything, as far as is known.
+        ``matches``: the steps that the action serves, from a matcher. ``status``: the environment's status of every
+        step after the action; if ``None``, a served step counts as done when a later action that is not refused serves
+        another step. ``effect``: False if the action is known to have changed nothing.
         """
         self.failed = set()
         if self.plan is None:
             self.served = None
-            return Judged()
-        trouble, self.trouble = self.trouble, result.refused
+            return ActionJudgement()
+        last_failed, self.last_failed = self.last_failed, result.refused
         verdict, match = self._verdict(matches)
-        if match is None and trouble and effect and not result.refused:
+        if match is None and last_failed and effect and not result.refused:
             verdict = Verdict.UNPLANNED_RECOVERY
         before, known = self.served, set(self.done)
         self.served = match.step if match else self.served
         if status is not None:
             now = {step.id: s for step, s in zip(self.plan.steps, status, strict=True)}
             finished = {i for i, s in now.items() if s is StepStatus.DONE}
-            while newly := finished & set(self.ready()):  # two steps may read the same: only in their turn
+            while newly := finished & set(self.ready()):  # ready steps only: two steps may have the same text
                 self.done |= newly
             self.failed |= {i for i, s in now.items() if s is StepStatus.FAILED}
         elif before is not None and before != self.served and not result.refused:
@@ -104,8 +104,8 @@ class Tracker:
         if result.refused and verdict is Verdict.ON_PLAN and match is not None:
             self.failed.add(match.step)
         self.failed -= self.done
-        self.trouble |= bool(self.failed)
-        return Judged(
+        self.last_failed |= bool(self.failed)
+        return ActionJudgement(
             verdict,
             match.step if match else None,
             match.evidence if match else f"serves none of {len(self.plan.steps)} steps",
@@ -114,7 +114,7 @@ class Tracker:
         )
 
     def _verdict(self, matches: Sequence[Match]) -> tuple[Verdict, Match | None]:
-        """On plan goes before premature, premature before repeated; of equals, the matcher's first."""
+        """The verdict and match; *on plan* precedes *premature*, then *repeated*; ties go to the matcher's first."""
         ready = self.ready()
         kinds = (
             (Verdict.ON_PLAN, [m for m in matches if m.step in ready]),
@@ -125,7 +125,7 @@ class Tracker:
 
 
 def carried(before: Plan | None, after: Plan | None, done: set[int]) -> set[int]:
-    """The done steps that stay done in the next plan: those that keep their id and text."""
+    """The done steps that stay done under the next plan: those that keep their id and text."""
     if before is None or after is None:
         return set()
     old = {(step.id, step.description) for step in before.steps if step.id in done}
@@ -137,11 +137,11 @@ def carried(before: Plan | None, after: Plan | None, done: set[int]) -> set[int]
 
 @dataclass
 class Scores:
-    """How an episode kept to its plans, so far; ``add`` and ``revise`` take constant time per action.
+    """Running scores of how closely an episode follows its plans; each action takes constant time.
 
-    Counts of actions under a plan by verdict. ``drift``: the longest run of actions that served no step.
-    ``revisions``: as ``hiplan.trace.revisions`` counts them; ``edits``: the sum of their edit distances, where a plan
-    after none adds all its steps. ``done``: steps of the plan in force.
+    ``verdicts``: counts of the actions under a plan. ``drift``: the longest run of actions that served no step.
+    ``revisions``: as ``Episode.revisions`` counts them. ``edits``: the sum of their edit distances; a plan that follows
+    no plan counts all its steps. ``done``: the done steps of the plan in force.
     """
 
     verdicts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
@@ -163,7 +163,7 @@ class Scores:
         self.done.update(turn.done)
 
     def revise(self, record: PlanRecord) -> None:
-        """Take in a plan, or an answer that kept it."""
+        """Apply an answer of the planner: a new plan, or *keep*."""
         first, self._asked = not self._asked, True
         if record.kept:
             return
@@ -176,41 +176,41 @@ class Scores:
 
     @property
     def actions(self) -> int:
-        """Actions under a plan."""
+        """The number of actions under a plan."""
         return sum(self.verdicts.values())
 
     @property
     def adherence(self) -> float | None:
-        """Share of the actions that were on plan; ``None`` without any."""
+        """Share of the actions under a plan that were on plan; ``None`` without any."""
         return self.verdicts[Verdict.ON_PLAN] / self.actions if self.actions else None
 
     @property
     def coverage(self) -> float | None:
-        """Share of the steps of the plan in force that are done; ``None`` without a plan."""
+        """Share of done steps of the plan in force; ``None`` without a plan."""
         return len(self.done) / len(self.plan.steps) if self.plan else None
 
     @property
     def violations(self) -> int:
-        """Actions for steps whose turn had not come."""
+        """The number of actions that served a step before its dependencies were done."""
         return self.verdicts[Verdict.PREMATURE]
 
     @property
     def stability(self) -> float | None:
-        """Mean edit distance of a revision, 0 for the most stable; ``None`` without revisions."""
+        """Mean edit distance per revision, 0 being the most stable; ``None`` without revisions."""
         return self.edits / self.revisions if self.revisions else None
 
 
 def scores(episode: Episode) -> Scores:
-    """The scores of a whole episode."""
+    """The scores of a recorded episode."""
     found = Scores()
-    for phase in episode.phases():
-        found.revise(phase.record)
-        for turn in phase.turns:
+    for span in episode.plan_spans():
+        found.revise(span.record)
+        for turn in span.turns:
             found.add(turn)
     return found
 
 
 def adherence(episode: Episode) -> float | None:
-    """Share of the actions taken under a plan that were on plan; ``None`` without any."""
+    """Share of an episode's actions under a plan that were on plan; ``None`` without any."""
     verdicts = [turn.verdict for turn in episode.turns if turn.verdict is not None]
     return sum(v is Verdict.ON_PLAN for v in verdicts) / len(verdicts) if verdicts else None

@@ -1,7 +1,7 @@
-"""Several candidate plans for a task, one of which is chosen before the first action.
+"""Sample several first plans for a task and choose one of them before the first action.
 
-PilotRL shows the executor several plans and lets it choose (``by_executor``); a judge may choose (``by_judge``), or a
-rehearsal of each in the environment (``by_rehearsal``). How to choose is a function that can be swapped.
+``by_executor`` lets the executor choose, as in PilotRL (arXiv 2508.00344). ``by_judge`` uses the scores of the
+rule-based judge, and ``by_rehearsal`` the reward of a trial run of each plan. Any function of type ``Choose`` works.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hiplan.coordination.judge import score_plan
 from hiplan.coordination.loop import Limits, adaplan
 from hiplan.coordination.matching import Matcher, best_known
 from hiplan.coordination.replan import ReplanPolicy
-from hiplan.effects import Acted, AskCoverage, Effect, Effects, Generate, PlanReady, Reset, answered
+from hiplan.effects import Acted, AskCoverage, Effect, Effects, Generate, PlanReady, Reset, generate
 from hiplan.errors import ConfigError
 from hiplan.executors import ExecutorProtocol
 from hiplan.formats import render_step
@@ -26,41 +26,42 @@ from hiplan.trace import Candidate, Conversation, Episode
 
 T = TypeVar("T")
 Choose = Callable[[Episode, Sequence[Candidate]], Effects[Sequence[float]]]
-"""Scores candidates, each of which has a plan; the first with the highest score is taken.
+"""Scores candidates, all of which have a plan; the first with the highest score is chosen.
 
-What had to be written for it belongs in the candidates' ``conversations``.
+The function appends the conversations that it holds to the candidates' ``conversations``.
 """
 
 
 class Candidates:
-    """Has ``planner`` write ``n`` first plans at ``temperature``, each in a conversation of its own, and takes one.
+    """A planner that samples ``n`` first plans from another planner and chooses one with ``choose``.
 
-    Texts that did not parse are not weighed, and the same steps are weighed once. The episode goes on in the
-    conversation of the plan that is taken, which ``planner`` revises. All are kept in ``Episode.candidates``.
+    Each plan is written at ``temperature`` in its own conversation. Texts that do not parse are not scored, and equal
+    steps are scored once. The episode continues in the conversation of the chosen plan, where ``planner`` revises it.
+    All candidates are recorded in ``Episode.candidates``. Raises ``ConfigError`` if ``n`` is below 1.
     """
 
     def __init__(self, planner: PlannerProtocol, n: int, choose: Choose, temperature: float | None = 1.0) -> None:
         if n < 1:
-            raise ConfigError(f"there must be at least 1 candidate plan, got {n}")
+            raise ConfigError(f"n must be at least 1 candidate plan, got {n!r}")
         self.planner, self.n, self.choose, self.temperature = planner, n, choose, temperature
 
     def plan(self, episode: Episode) -> Effects[PlanRevision]:
         written: list[tuple[PlanRevision, Conversation | None]] = []
         for _ in range(self.n):
-            revision = yield from _asking(self.planner.plan(episode), _at(self.temperature))
+            revision = yield from _map_effects(self.planner.plan(episode), _at_temperature(self.temperature))
             own = episode.conversations.pop("planner", None)
             written.append((revision, own))
             episode.candidates.append(Candidate(revision.plan, conversations=[own] if own else []))
         different = {c.plan.steps: c for c in reversed(episode.candidates) if c.plan is not None}
-        weighed = list(reversed(different.values()))
-        scores = (yield from self.choose(episode, weighed)) if len(weighed) > 1 else [0.0] * len(weighed)
-        for candidate, score in zip(weighed, scores, strict=True):
+        scored = list(reversed(different.values()))
+        scores = (yield from self.choose(episode, scored)) if len(scored) > 1 else [0.0] * len(scored)
+        for candidate, score in zip(scored, scores, strict=True):
             candidate.score = float(score)
-        taken = max(weighed or episode.candidates, key=lambda c: c.score or 0.0)
-        taken.chosen = True
-        revision, own = written[episode.candidates.index(taken)]
+        chosen = max(scored or episode.candidates, key=lambda c: c.score or 0.0)
+        chosen.chosen = True
+        revision, own = written[episode.candidates.index(chosen)]
         if own is not None:
-            taken.conversations.remove(own)
+            chosen.conversations.remove(own)
             episode.conversations["planner"] = own
         return revision
 
@@ -69,13 +70,13 @@ class Candidates:
 
 
 def first(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
-    """Take the first plan that could be read."""
+    """Choose the first plan that parsed."""
     yield from ()
     return [0.0] * len(candidates)
 
 
 def by_judge(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
-    """The rule-based judge's mean score, 1 to 5; the first plan where the environment cannot judge."""
+    """Score with the rule-based judge, mean from 1 to 5; if the environment is not ``PlanAware`` all plans score 0."""
     scores = []
     for candidate in candidates:
         assert candidate.plan is not None
@@ -85,7 +86,7 @@ def by_judge(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Seque
 
 
 def by_executor(prompts: Prompts = FULL) -> Choose:
-    """Ask the executor which plan it would follow, as PilotRL's prompt does; the first if it names none."""
+    """Ask the executor which plan to follow, as in PilotRL; chooses the first plan if the answer names none."""
 
     def choose(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
         conversation = Conversation("executor")
@@ -96,7 +97,7 @@ def by_executor(prompts: Prompts = FULL) -> Choose:
             f"{episode.observation}\n\n{shown}\n\nWhich plan will you follow? Answer with its number alone.", 0
         )
         candidates[0].conversations.append(conversation)
-        done = yield from answered(conversation, "action", 0)
+        done = yield from generate(conversation, "action", 0)
         named = next((int(n) for n in re.findall(r"\d{1,6}", done.text) if 1 <= int(n) <= len(candidates)), None)
         return [float(n == named) for n in range(1, len(candidates) + 1)]
 
@@ -110,10 +111,10 @@ def by_rehearsal(
     limits: Limits | None = None,
     matcher: Matcher = best_known,
 ) -> Choose:
-    """The environment's reward when each plan is tried from the start; needs one that can begin anew without harm.
+    """Score each plan with the reward of a rehearsal, an episode from the start of the task in the same environment.
 
-    ``planner`` revises in rehearsals; without one, plans are rehearsed as they are. The environment's own steps count:
-    see ``Candidate.turns``.
+    Use it only with environments whose actions ``reset`` undoes. ``planner`` revises plans during a rehearsal; without
+    it, plans are never revised. ``Candidate.turns`` counts the environment steps of a rehearsal.
     """
 
     def choose(episode: Episode, candidates: Sequence[Candidate]) -> Effects[Sequence[float]]:
@@ -121,11 +122,11 @@ def by_rehearsal(
         for candidate in candidates:
             observation = yield from Reset(episode.task)
             assert candidate.plan is not None
-            actor = _Begun(planner, candidate) if planner else FixedPlanner(candidate.plan)
+            actor = _PlannerWithFirstPlan(planner, candidate) if planner else FixedPlanner(candidate.plan)
             begun = Episode(episode.task, observation)
-            trial = yield from _asking(adaplan(begun, actor, executor, replan, limits, matcher), _unseen)
+            trial = yield from _map_effects(adaplan(begun, actor, executor, replan, limits, matcher), _without_events)
             known = candidate.conversations[:1]
-            candidate.conversations += [_beyond(known, c) for c in (*trial.past, *trial.conversations.values())]
+            candidate.conversations += [_new_part(known, c) for c in (*trial.past, *trial.conversations.values())]
             candidate.turns = len(trial.turns)
             scores.append(trial.reward)
         yield from Reset(episode.task)
@@ -134,8 +135,8 @@ def by_rehearsal(
     return choose
 
 
-class _Begun:
-    """A planner whose first plan stands already, in a copy of the candidate's conversation."""
+class _PlannerWithFirstPlan:
+    """A planner that starts with a candidate's plan, in a copy of its conversation, and then revises as ``planner``."""
 
     def __init__(self, planner: PlannerProtocol, candidate: Candidate) -> None:
         self.revise, self._candidate = planner.revise, candidate
@@ -147,8 +148,8 @@ class _Begun:
         yield
 
 
-def _beyond(known: Sequence[Conversation], conversation: Conversation) -> Conversation:
-    """The conversation without what stands already in the one that it was begun with."""
+def _new_part(known: Sequence[Conversation], conversation: Conversation) -> Conversation:
+    """The segments of a conversation after those of the known conversation that it starts with."""
     for before in known:
         n = len(before.segments)
         if conversation.role == before.role and conversation.segments[:n] == before.segments:
@@ -156,18 +157,18 @@ def _beyond(known: Sequence[Conversation], conversation: Conversation) -> Conver
     return conversation
 
 
-def _at(temperature: float | None) -> Callable[[Effect[Any]], Effect[Any] | None]:
-    """Everything that is generated, at another temperature."""
+def _at_temperature(temperature: float | None) -> Callable[[Effect[Any]], Effect[Any] | None]:
+    """Changes the temperature of ``Generate`` effects."""
     return lambda ask: replace(ask, temperature=temperature) if isinstance(ask, Generate) else ask
 
 
-def _unseen(ask: Effect[Any]) -> Effect[Any] | None:
-    """No events: nobody follows a rehearsal."""
+def _without_events(ask: Effect[Any]) -> Effect[Any] | None:
+    """Drops events: rehearsals are not shown to the caller."""
     return None if isinstance(ask, PlanReady | Acted) else ask
 
 
-def _asking(steps: Effects[T], change: Callable[[Effect[Any]], Effect[Any] | None]) -> Effects[T]:
-    """The same with every ask changed; what becomes ``None`` is answered with ``None``."""
+def _map_effects(steps: Effects[T], change: Callable[[Effect[Any]], Effect[Any] | None]) -> Effects[T]:
+    """The same generator with every effect changed; effects changed to ``None`` are dropped and answered ``None``."""
     answer: Any = None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The plan as a graph: an edge from each step to the steps that depend on it (networkx)."""
+"""The dependency graph of a plan (networkx): an edge leads from each step to every step that depends on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKS: dict[StepStatus, str] = {
 class PlanGraph:
     """A directed acyclic graph over step ids, in plan order.
 
-    It knows the plan alone; what is done is given to each question, so one graph serves a whole episode.
+    It depends on the plan only; the methods take the done steps as an argument.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -32,13 +32,13 @@ class PlanGraph:
         self.graph.add_edges_from((before, step.id) for step in plan.steps for before in step.after)
 
     def ready(self, done: Collection[int]) -> tuple[int, ...]:
-        """Ids of steps that are not done and whose dependencies all are, in plan order."""
+        """Ids of the steps that are not done and whose dependencies are all done, in plan order."""
         return tuple(
             step.id for step in self.plan.steps if step.id not in done and all(before in done for before in step.after)
         )
 
     def next(self, done: Collection[int]) -> int | None:
-        """The first ready step in plan order; ``None`` when all are done."""
+        """The first ready step in plan order; ``None`` if all steps are done."""
         return next(iter(self.ready(done)), None)
 
     def progress(self, done: Collection[int]) -> float:
@@ -50,24 +50,24 @@ class PlanGraph:
         return [sorted(layer) for layer in nx.topological_generations(self.graph)]
 
     def critical_path(self, done: Collection[int] = ()) -> list[int]:
-        """A longest chain of steps that depend on each other, of those not done."""
+        """A longest chain of dependent steps among those that are not done."""
         return list(nx.dag_longest_path(self.graph.subgraph([i for i in self.graph if i not in done])))
 
     # -- export ------------------------------------------------------------------------------
 
     def to_json(self, statuses: Statuses | None = None) -> str:
-        """networkx's node-link format: ``nodes`` with id, label and status, ``edges`` with source and target."""
+        """JSON in networkx's node-link format: ``nodes`` (id, label, status) and ``edges`` (source, target)."""
         return json.dumps(nx.node_link_data(self._marked(statuses), edges="edges"), ensure_ascii=False)
 
     def to_graphml(self, statuses: Statuses | None = None) -> str:
-        """GraphML, for Gephi, yEd and the like; characters that XML forbids become ``?``."""
+        """GraphML, for tools such as Gephi and yEd; characters that XML forbids become ``?``."""
         graph = self._marked(statuses)
         for _, known in graph.nodes(data=True):
             known["label"] = _NOT_XML.sub("?", known["label"])
         return "\n".join(nx.generate_graphml(graph)) + "\n"
 
     def to_mermaid(self, statuses: Statuses | None = None) -> str:
-        """A Mermaid flowchart, as GitHub shows it; statuses are told by symbol, colour and border."""
+        """A Mermaid flowchart, which GitHub renders; symbol, colour and border show the status."""
         lines = ["flowchart TD"]
         for i, known in self._marked(statuses).nodes(data=True):
             status = StepStatus(known["status"])
@@ -92,5 +92,5 @@ _CLASSES = (
 
 
 def _mermaid(text: str) -> str:
-    """Untrusted text as a label: whatever could end it, begin markup or an entity is written as a number."""
+    """Untrusted text as a label: characters that could end the label or start markup become numeric entities."""
     return re.sub(r"[^\w .,:;!?'/()+-]|;", lambda m: f"#{ord(m[0])};", text)

@@ -1,11 +1,11 @@
-"""Judges of plans: PilotRL's three dimensions (arXiv 2508.00344), and rules that score them without a frontier model.
+"""Judges score plans on PilotRL's three dimensions (arXiv 2508.00344), each from 1 to 5.
 
-A ``Judge`` scores a batch of candidates. ``rules_judge`` here and ``llm_judge`` in ``rubric.py`` are interchangeable.
+``rules_judge`` scores by rules and needs no model; ``llm_judge`` (``rubric.py``) asks a model. Both are a ``Judge``.
 
-By the rules each dimension is scored 1 to 5. *Correctness*: the mean of two shares of the task's subgoals: those the
-plan covers, and those it covers after all that must come before them. *Followability*: the share of steps that mean
-something in this environment and come after all they depend on. *Standardisation*: parsed at all, and of reasonable
-size.
+The rules map a share in [0, 1] to each score. *Correctness*: the mean of two shares of the task's subgoals, those that
+the plan covers and those that it covers after all their prerequisites. *Followability*: the share of steps that have a
+meaning in the environment and come after all steps they depend on. *Standardisation*: 1, or less for a plan with more
+than twice as many steps as subgoals, plus 2. A text that does not parse scores 1 on all three.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ WORST = PlanScore(1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Submission:
-    """A plan to be judged: for ``task``, whose first observation is ``observation``.
+    """A plan to be judged, for ``task`` with the first observation ``observation``.
 
-    ``plan``: None where what the planner wrote could not be read. ``reference``: a trajectory that solves the task, as
-    text; empty without one.
+    ``plan``: ``None`` if the planner's text did not parse. ``reference``: a trajectory that solves the task, as text;
+    empty if there is none.
     """
 
     task: Task
@@ -37,19 +37,19 @@ class Submission:
 
 @dataclass(frozen=True)
 class Unjudged:
-    """A judge could not score a plan, and why. It stands where a score would: nobody makes one up."""
+    """Returned in place of a score if a judge could not score a plan; ``why`` is the reason."""
 
     why: str
 
 
 Judge = Callable[[Sequence[Submission]], list[PlanScore | Unjudged]]
-"""Scores a batch of candidates, in order."""
+"""Scores a batch of submissions, in order."""
 
 
 def rules_judge(make_env: EnvFactory) -> Judge:
-    """``judge_plan`` on an environment of each candidate's task; it understands steps in the environment's own words.
+    """A judge that applies ``judge_plan`` in an environment of each task; steps must use the environment's vocabulary.
 
-    Where the environment fails or is not ``PlanAware`` the plan is ``Unjudged``.
+    A plan is ``Unjudged`` if the environment fails or is not ``PlanAware``.
     """
 
     def judge(candidates: Sequence[Submission]) -> list[PlanScore | Unjudged]:
@@ -64,15 +64,15 @@ def rules_judge(make_env: EnvFactory) -> Judge:
                     return judge_plan(candidate.plan, env)
             finally:
                 env.close()
-        except Exception as error:  # whatever an engine raises
+        except Exception as error:  # environments may raise anything
             return Unjudged(f"the environment failed: {type(error).__name__}: {error}")
-        return Unjudged(f"the environment {candidate.task.env!r} does not understand plans; ask an LLM judge")
+        return Unjudged(f"the environment {candidate.task.env!r} is not PlanAware; use an LLM judge")
 
     return judge
 
 
 def score_first_plans(episodes: Sequence[Episode], judge: Judge) -> None:
-    """Record the judge's score of each episode's first plan; the same plan for the same task is judged once."""
+    """Record the judge's score of each episode's first plan; equal plans for the same task are judged once."""
     first: dict[object, Submission] = {}
     keys = [(e.task.id, e.plans[0].plan and e.plans[0].plan.steps) if e.plans else None for e in episodes]
     for key, episode in zip(keys, episodes, strict=True):
@@ -85,21 +85,21 @@ def score_first_plans(episodes: Sequence[Episode], judge: Judge) -> None:
 
 
 def judge_plan(plan: Plan | None, env: PlanAware) -> PlanScore:
-    """Score a plan against a freshly reset environment; a missing plan scores 1, 1, 1."""
+    """Score a plan by the rules in a freshly reset environment; ``None`` scores 1, 1, 1."""
     achieved = [env.subgoal_of(step.description) for step in plan.steps] if plan else []
     return score_plan(plan, env.subgoals(), achieved)
 
 
 def score_plan(plan: Plan | None, subgoals: Mapping[str, tuple[str, ...]], achieved: Sequence[str | None]) -> PlanScore:
-    """Score a plan; a missing one scores 1, 1, 1.
+    """Score a plan by the rules of this module; ``None`` scores 1, 1, 1.
 
-    ``subgoals``: what the task needs, each with what must come before it. ``achieved[i]``: the subgoal that step ``i``
-    achieves, ``None`` where it means nothing in the environment (see ``PlanAware``).
+    ``subgoals``: the task's subgoals, each with its prerequisites. ``achieved[i]``: the subgoal that step ``i``
+    achieves, ``None`` if the step has no meaning in the environment (see ``PlanAware``).
     """
     if plan is None:
         return WORST
     covered = {goal for goal in achieved if goal in subgoals}
-    met: set[str] = set()  # those that come after all they wait for
+    met: set[str] = set()  # subgoals that come after all their prerequisites
     for goal in achieved:
         if goal in covered and goal is not None and met.issuperset(subgoals[goal]):
             met.add(goal)

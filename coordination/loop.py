@@ -1,7 +1,7 @@
-"""AdaPlan (arXiv 2508.00344, section 3) as a generator that does no I/O.
+"""AdaPlan (PilotRL, arXiv 2508.00344, section 3) as a generator that does no I/O.
 
-It yields what it needs (``hiplan.effects``) and is sent the answers, so apps, tests and training run the same loop. It
-has no clock and no randomness: the same answers give the same ``Episode``.
+The generator yields typed effects (``hiplan.effects``) and receives their answers, so apps, tests and training run the
+same loop. It uses no clock and no randomness: the same answers give the same ``Episode``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hiplan.trace import Episode, PlanRecord, Role, StopReason, Turn
 
 @dataclass(frozen=True)
 class Limits:
-    """``turns``: actions per episode at most. ``idle``: actions in a row without effect that end the episode."""
+    """``turns``: the most actions per episode. ``idle``: consecutive actions without effect that end the episode."""
 
     turns: int = 30
     idle: int = 5
@@ -38,8 +38,9 @@ def adaplan(
 ) -> Effects[Episode]:
     """Plan, act, and revise until the task ends or a limit is reached; appends to ``episode`` and returns it.
 
-    ``episode``: begun by its task and first observation, or with earlier turns (see ``replay``), where ``tracker`` is
-    their state. ``matcher``: which steps an action serves.
+    ``episode`` has the task and the first observation. A replayed episode (``replay``) also has earlier turns, and
+    ``tracker`` is their state. ``replan`` decides when to ask for a revision. ``matcher`` decides which steps an action
+    serves.
     """
     replan, limits, tracker = replan or on_failure(), limits or Limits(), tracker or Tracker(None)
     while episode.stop is None:
@@ -63,7 +64,7 @@ def adaplan(
 
 
 def _act(action: str, episode: Episode, tracker: Tracker, matcher: Matcher) -> Effects[tuple[Turn, StepResult]]:
-    """Carry out an action and judge it against the plan."""
+    """Execute an action and judge it against the plan."""
     plan = episode.plan
     outcome = yield from Act(action, tuple(step.description for step in plan.steps) if plan else ())
     result, state_key = outcome.result, outcome.state_key
@@ -84,7 +85,7 @@ def _act(action: str, episode: Episode, tracker: Tracker, matcher: Matcher) -> E
 
 
 def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason | None) -> Effects[Plan | None]:
-    """Record the planner's answer; the driver may put another plan in its place."""
+    """Record the planner's answer; the driver may replace its plan."""
     turn, current = len(episode.turns), episode.plan
     plan, kept = revision.plan, False
     if plan is None and reason is not None:
@@ -100,7 +101,7 @@ def _take_effect(episode: Episode, revision: PlanRevision, reason: ReplanReason 
 
 
 def _numbered(plan: Plan, episode: Episode) -> Plan:
-    """The plan as the episode's next revision."""
+    """The plan with the number of the episode's next revision."""
     return plan.model_copy(update={"revision": sum(not r.kept and r.plan is not None for r in episode.plans)})
 
 

@@ -1,8 +1,8 @@
-"""Which steps of the plan an action serves. A matcher is a function that can be swapped (``adaplan(matcher=...)``).
+"""Matchers decide which steps of the plan an action serves; pass one as ``adaplan(matcher=...)``.
 
-It is given the plan, the action, the observation that came back, and the environment's own answers where it has
-them, and it is a sub-generator, so that one that asks a model runs in every driver; ``pure`` makes one of a plain
-function. How good each is: docs/adherence.md.
+A matcher gets the plan, the action, its observation, and the environment's own answers if there are any. It is a
+sub-generator, so that a matcher that asks a model works with every driver; ``pure`` wraps a plain function as a
+matcher. docs/adherence.md reports the precision and recall of each.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from hiplan.trace import Conversation, Role
 
 @dataclass(frozen=True)
 class Match:
-    """A step that an action serves, why it is thought so, and how sure it is (0 to 1)."""
+    """A step that an action serves, with the evidence and a score from 0 to 1."""
 
     step: int
     evidence: str
     score: float = 1.0
 
 
-Serves = Sequence[bool] | None  # the environment's answer per step, taken before the action; None where it has none
+Serves = Sequence[bool] | None  # the environment's answer per step, asked before the action; None if it has none
 Matcher = Callable[[Plan, str, str, Serves], Effects[Sequence[Match]]]
 
 
 def pure(match: Callable[[Plan, str, str, Serves], Sequence[Match]]) -> Matcher:
-    """A matcher that asks nobody."""
+    """Wrap a plain function as a matcher."""
 
     @wraps(match)
     def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Effects[Sequence[Match]]:
@@ -46,7 +46,7 @@ def pure(match: Callable[[Plan, str, str, Serves], Sequence[Match]]) -> Matcher:
 
 @pure
 def by_environment(plan: Plan, action: str, observation: str, serves: Serves) -> list[Match]:
-    """What the environment says; nothing where it says nothing."""
+    """The steps that the environment reports; none if it reports nothing."""
     return [
         Match(step.id, "the environment's predicate")
         for step, hit in zip(plan.steps, serves or (), strict=False)
@@ -54,7 +54,7 @@ def by_environment(plan: Plan, action: str, observation: str, serves: Serves) ->
     ]
 
 
-THRESHOLD = 0.5 - 1e-9  # exactly half is enough, however it was rounded
+THRESHOLD = 0.5 - 1e-9  # half of the weight suffices, with a margin for rounding
 SYNONYM_GROUPS = tuple(
     tuple(words.split())
     for words in (
@@ -77,16 +77,17 @@ _MEANS = re.compile(r"\b(?:using|with|from|by)\b", re.IGNORECASE)
 
 
 def stems(text: str) -> list[str]:
-    """Words without endings, synonyms made one; numbers and small words left out unless they stand alone."""
+    """Lower-case words without suffixes and function words; synonyms map to one word."""
     words = [word for word in _WORD.findall(text.lower()) if word not in _EMPTY]
     return [SYNONYMS.get(stem := _SUFFIX.sub("", SYNONYMS.get(word, word)), stem) for word in words]
 
 
 def lexical_scores(plan: Plan, action: str, observation: str) -> list[float]:
-    """Per step, the share of its words found in the action.
+    """Per step, the weighted share of its words that occur in the action or the observation, from 0 to 1.
 
-    Those in the observation alone, or after *using*, *with*, *from* or *by*, count half: what a thing is made of is not
-    what is made. Words weigh ``log(1 + n / df)``: those in many of the ``n`` steps say little.
+    Each word has the weight ``log(1 + n / df)``, where ``df`` of the ``n`` steps contain it. Words that occur only in
+    the observation, or only after *using*, *with*, *from* or *by*, count half, because they often name an ingredient
+    and not the product. A step scores 0 if the action itself has none of its words.
     """
     words = [set(stems(step.description)) for step in plan.steps]
     df = Counter(word for step in words for word in step)
@@ -103,9 +104,9 @@ def lexical_scores(plan: Plan, action: str, observation: str) -> list[float]:
 
 
 def needs(plan: Plan) -> list[set[str]]:
-    """Per step, words that the planner's notes give under its own: ``door: plank, nail`` tells what *make door* needs.
+    """Per step, the ingredients that the plan's rationale lists for it: ``door: plank, nail`` for *make door*.
 
-    Words of other steps are none: they are made there.
+    Words that occur in any step are left out, because a step of their own produces them.
     """
     words = [set(stems(step.description)) for step in plan.steps]
     every = set().union(*words)
@@ -118,7 +119,7 @@ def needs(plan: Plan) -> list[set[str]]:
 
 @pure
 def by_words(plan: Plan, action: str, observation: str, serves: Serves) -> list[Match]:
-    """Steps half of whose weighted words appear, best first; else those whose ``needs`` the action names."""
+    """Steps with a lexical score of at least one half, best first; else the steps whose ``needs`` the action names."""
     seen = {*stems(action), *stems(observation)}
     found = [
         Match(
@@ -136,12 +137,12 @@ def by_words(plan: Plan, action: str, observation: str, serves: Serves) -> list[
 
 
 def best_known(plan: Plan, action: str, observation: str, serves: Serves) -> Effects[Sequence[Match]]:
-    """The default: the environment's predicate where there is one, words otherwise."""
+    """The default: ``by_environment`` if the environment is ``PlanAware``, else ``by_words``."""
     return (yield from (by_words if serves is None else by_environment)(plan, action, observation, serves))
 
 
 MatcherName = Literal["best_known", "by_environment", "by_words"]
-MATCHERS: Mapping[str, Matcher] = {  # those that settings name
+MATCHERS: Mapping[str, Matcher] = {  # the names in settings
     "best_known": best_known,
     "by_environment": by_environment,
     "by_words": by_words,
@@ -149,7 +150,7 @@ MATCHERS: Mapping[str, Matcher] = {  # those that settings name
 
 
 def by_model(role: Role = "executor") -> Matcher:
-    """Ask the role's model for the numbers of the steps served; it reads a conversation of its own each time."""
+    """Ask the role's model which steps the action serves, in a separate conversation per action."""
 
     def matcher(plan: Plan, action: str, observation: str, serves: Serves) -> Effects[Sequence[Match]]:
         conversation = Conversation(role)

@@ -1,7 +1,7 @@
-"""An episode as it was at one of its turns: record, tracker and environment, ready to be continued.
+"""Rebuild a recorded episode at one of its turns: record, tracker and environment, ready to be continued.
 
-The record is cut, the tracker recalls what was judged, and the environment is given the recorded actions again; no
-model is asked. ``adaplan`` continues from it, for resuming, for other continuations, and for credit by comparison.
+The record is cut, the tracker applies the recorded judgements, and the environment executes the recorded actions; no
+model is called. ``adaplan`` can continue from there, to resume the episode or to compare other continuations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hiplan.trace import ROLES, Conversation, Episode, Role, StopReason, Turn, p
 
 @dataclass(frozen=True)
 class Replayed:
-    """``episode`` up to a turn, the ``tracker`` of its plan, and the environment in the same state."""
+    """``episode`` up to a turn, with the ``tracker`` and the environment in the state after that turn."""
 
     episode: Episode
     tracker: Tracker
@@ -25,35 +25,39 @@ class Replayed:
 
 
 ENDS = (StopReason.TERMINATED, StopReason.STUCK, StopReason.WINDOW_FULL)
-"""After these an episode is over; one that was cancelled, failed or was cut at a limit of turns can be continued."""
+"""Stop reasons that end an episode for good; after a cancellation, a fault or the turn limit it can be continued."""
 
 
 def replay(record: Episode, upto: int, env: Environment, revised: bool = True) -> Replayed:
     """Rebuild ``record`` as it was after ``upto`` turns.
 
-    ``revised``: whether the planner has been asked after these turns; False gives the state in which it is asked (or,
-    with ``upto`` 0, writes the first plan). ``env``: built for the record's task; it is reset here.
-    Raises ``ConfigError`` for a turn that the record does not have, ``EnvironmentFault`` where the environment answers
-    otherwise than it did.
+    ``env``: an environment for the record's task; it is reset here. ``revised``: True for the state after any revision
+    at that point, False for the state before it; with ``upto=0``, after or before the first plan.
+
+    Raises ``ConfigError`` if the record has fewer turns, and ``EnvironmentFault`` if the environment's answers differ
+    from the record.
     """
     if not 0 <= upto <= len(record.turns):
-        raise ConfigError(f"the episode has {len(record.turns)} turns; it cannot be replayed up to turn {upto}")
+        raise ConfigError(f"upto must be between 0 and the episode's {len(record.turns)} turns, got {upto!r}")
     observation = printable(env.reset(record.task))
     if observation != record.observation:
-        raise EnvironmentFault(f"reset gave {observation[:80]!r} where the record has {record.observation[:80]!r}")
+        raise EnvironmentFault(
+            f"reset returned {observation[:80]!r}, but the record has {record.observation[:80]!r}; the task or the "
+            "environment has changed"
+        )
     for turn in record.turns[:upto]:
         _again(turn, env.step(turn.action))
     episode = cut(record, upto, revised)
     tracker = Tracker(None)
-    for phase in episode.phases():
-        tracker.revise(phase.record)
-        for turn in phase.turns:
-            tracker.recall(turn)
+    for span in episode.plan_spans():
+        tracker.revise(span.record)
+        for turn in span.turns:
+            tracker.restore(turn)
     return Replayed(episode, tracker, env)
 
 
 def cut(record: Episode, upto: int, revised: bool = True) -> Episode:
-    """A copy of the record's first ``upto`` turns; the conversations are copies that can be continued."""
+    """A copy of the record's first ``upto`` turns, whose conversations can be continued."""
     last: dict[Role, int] = {"planner": upto if revised else upto - 1, "executor": upto - 1}
     episode = Episode(record.task, record.observation)
     episode.turns = record.turns[:upto]
@@ -74,6 +78,6 @@ def _again(turn: Turn, result: StepResult) -> None:
     now = (observation, result.reward, result.refused)
     if now != (turn.observation, turn.reward, turn.refused):
         raise EnvironmentFault(
-            f"turn {turn.index} ({turn.action[:80]!r}) gave {observation[:80]!r}, reward {result.reward}, where the "
-            f"record has {turn.observation[:80]!r}, reward {turn.reward}; the task or the environment has changed"
+            f"turn {turn.index} ({turn.action[:80]!r}) returned {observation[:80]!r} with reward {result.reward}, but "
+            f"the record has {turn.observation[:80]!r} with reward {turn.reward}; the task or environment has changed"
         )

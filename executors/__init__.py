@@ -1,7 +1,7 @@
-"""Executors: who acts, one action per turn, under the plan in force.
+"""Executors write one action per turn under the plan in force.
 
-An executor is anything with ``act(episode)``, a generator that asks its driver for what it needs
-(see ``hiplan.effects``) and returns the action's text.
+An executor is any object with ``act(episode, ready)``, a generator that yields effects (``hiplan.effects``) and returns
+the text of the action.
 """
 
 from hiplan.executors.base import ExecutorProtocol

@@ -1,4 +1,4 @@
-"""What every executor offers."""
+"""The executor protocol."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hiplan.trace import Episode
 
 
 class ExecutorProtocol(Protocol):
-    """Stateless: everything about the episode is in the ``Episode`` it is handed."""
+    """An executor; stateless, because the ``Episode`` argument has the whole state."""
 
     def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
-        """The next action's text. ``ready``: ids of the plan steps that could be worked on now."""
+        """The text of the next action. ``ready``: ids of the plan's ready steps."""
         ...

@@ -1,4 +1,4 @@
-"""Executors without a model: the environment's oracle, a script; and one that writes another's actions down."""
+"""Executors without a model: the oracle, a script, and a recorder that writes demonstrations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hiplan.trace import Episode
 
 
 class OracleExecutor:
-    """Does what serves the first ready step of the plan, or the oracle's own next action without one."""
+    """Acts with the environment's oracle for the first ready step, or for the oracle's own plan if there is none."""
 
     def act(self, episode: Episode, ready: tuple[int, ...]) -> Effects[str]:
         step = episode.plan.step(ready[0]).description if episode.plan and ready else None
@@ -19,7 +19,7 @@ class OracleExecutor:
 
 
 class ScriptedExecutor:
-    """Acts by a function of the episode and the ready steps."""
+    """Acts with a function of the episode and the ready steps."""
 
     def __init__(self, script: Callable[[Episode, tuple[int, ...]], str]) -> None:
         self._script = script
@@ -30,7 +30,7 @@ class ScriptedExecutor:
 
 
 class WrittenExecutor:
-    """Another executor's actions, written into the conversation as a model with ``prompts`` would: demonstrations."""
+    """Records another executor's actions in the conversation as answers to ``prompts``, to make demonstrations."""
 
     def __init__(self, executor: ExecutorProtocol, prompts: Prompts = FULL) -> None:
         self._executor, self.prompts = executor, prompts

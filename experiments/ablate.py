@@ -1,7 +1,7 @@
 """Studies: runs of the main job that differ in a few settings, over seeds, with equal environment steps.
 
-A cell is one run. Its summary is kept as a small JSON file. A study that was stopped skips the cells it has and
-continues inside those it had begun.
+A cell is one run; its summary is stored as a small JSON file. A stopped study skips finished cells and resumes the
+started runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study."""
+    """One run of a study; ``rate`` is a factor on the learning rates."""
 
     arm: str
     seed: int
@@ -40,31 +40,34 @@ class Run:
 
 
 class Ablation:
-    """The runs of one study; ``kept`` holds their summaries, ``runs`` their folders. ``make``: what plays one."""
+    """The runs of one study: their summaries are stored in ``summaries``, their folders in ``runs``.
+
+    ``extra``: further overrides for every run. ``make``: the function that computes a summary; default: ``play``.
+    """
 
     def __init__(
-        self, study: Study, kept: Path, runs: Path, parallel: int, extra: Sequence[str], console: Console,
+        self, study: Study, summaries: Path, runs: Path, parallel: int, extra: Sequence[str], console: Console,
         make: Callable[..., Summary] | None = None,
     ) -> None:  # fmt: skip
-        self.study, self.kept, self.runs, self.extra = study, kept, runs, tuple(extra)
+        self.study, self.summaries, self.runs, self.extra = study, summaries, runs, tuple(extra)
         self.parallel, self.console, self.make = parallel, console, make or play
 
     def all(self, seeds: Sequence[int]) -> tuple[list[Summary], dict[str, float]]:
-        """Every summary, and each arm's chosen learning-rate factor."""
+        """Run the study: all summaries, and the learning-rate factor chosen for each arm."""
         arms = self.study.arms
         tried = [Run(arm, SEARCH_SEED, rate) for arm in arms for rate in self.study.rates]
-        searched = self.made(tried, {})
+        searched = self.run_all(tried, {})
         chosen = {arm: best_rate([s for s in searched if s["arm"] == arm]) for arm in arms}
         wanted = [Run(arm, seed, chosen[arm]) for arm in arms for seed in seeds]
         first = [run for run in wanted if not arms[run.arm].match]
-        done = dict(zip(first, self.made(first, {}), strict=True))
+        done = dict(zip(first, self.run_all(first, {}), strict=True))
         steps = {(run.arm, run.seed): summary["env_steps"] for run, summary in done.items()}
-        then = [run for run in wanted if run not in done]  # these take as many environment steps as another
-        done |= dict(zip(then, self.made(then, steps), strict=True))
+        then = [run for run in wanted if run not in done]  # these match the environment steps of another arm
+        done |= dict(zip(then, self.run_all(then, steps), strict=True))
         return [*searched, *(done[run] for run in wanted)], chosen
 
-    def made(self, runs: Sequence[Run], steps: Mapping[tuple[str, int], int]) -> list[Summary]:
-        """The runs' summaries; a stopped run continues."""
+    def run_all(self, runs: Sequence[Run], steps: Mapping[tuple[str, int], int]) -> list[Summary]:
+        """The summaries of the runs. ``steps``: environment steps by (arm, seed), for arms that match another."""
         return run_cells([self.cell(run, steps) for run in runs], self.parallel, self.console, fresh=True)
 
     def cell(self, run: Run, steps: Mapping[tuple[str, int], int]) -> Cell:
@@ -73,7 +76,7 @@ class Ablation:
             settings = matched(settings, steps[match, run.seed])
         about = {"arm": run.arm, "seed": run.seed, "rate": run.rate, "settings": settings.model_dump(mode="json")}
         where = {"folder": str(self.runs / run.name), "reliance": self.study.reliance}
-        return Cell(self.kept / f"{run.name}.json", self.make, about | where, about)
+        return Cell(self.summaries / f"{run.name}.json", self.make, about | where, about)
 
     def settings(self, run: Run) -> RunConfig:
         arm = self.study.arms[run.arm]
@@ -87,12 +90,17 @@ class Ablation:
 def play(
     arm: str, seed: int, rate: float, settings: dict[str, Any], folder: str, reliance: str | None = None
 ) -> Summary:
-    """Run the main job with these settings in ``folder``, or what is left of it; what a study needs of it."""
+    """Run the main job in ``folder``, or resume it there, and return the summary.
+
+    Raises ``ConfigError`` if the folder has a run with other settings.
+    """
     from hiplan.runs.job import Job
 
     config, out = check(settings, RunConfig), Path(folder)
     if (out / "config.yaml").is_file() and read_run(out) != config:
-        raise ConfigError(f"the run {folder!r} was made with other settings; delete it, or give another --out")
+        raise ConfigError(
+            f"the run {folder!r} was made with other settings; delete it, or choose another folder with --out"
+        )
     if not (out / "report.html").is_file():
         out.mkdir(parents=True, exist_ok=True)
         with (out / "log.txt").open("a", encoding="utf-8") as log:
@@ -101,7 +109,7 @@ def play(
 
 
 def summarize(folder: Path, config: RunConfig, run: Summary, panel: str | None) -> Summary:
-    """What a study needs of a run; ``panel``: that on which its last stage is measured under different plans."""
+    """The summary of a run; ``panel``: the panel on which to measure the reliance of its last stage, if any."""
     rows = read_metrics(folder)
     found = run | {
         "panels": read_object(folder / "panels.json"),
@@ -120,17 +128,17 @@ def summarize(folder: Path, config: RunConfig, run: Summary, panel: str | None) 
 
 
 def fact(file: Path, key: str) -> Any:
-    """What a file of a run says. Raises ``ConfigError`` where it does not say so."""
+    """A fact in a file of a run. Raises ``ConfigError`` if it is missing."""
     known = read_object(file)
     if key not in known:
         raise ConfigError(
-            f"{str(file)!r} does not say {key!r}; delete the report.html beside it, and the run writes both again"
+            f"{str(file)!r} has no {key!r}; delete report.html in that folder and run the study again to rewrite both"
         )
     return known[key]
 
 
 def best_rate(tried: Sequence[Summary]) -> float:
-    """The factor with the highest success on the dev panel after the last stage; the smallest of equals."""
+    """The factor with the highest success on the dev panel after the last stage; the smallest in a tie."""
     if not tried:
         return 1.0
     ranked = sorted(tried, key=lambda s: s["rate"])
@@ -138,10 +146,16 @@ def best_rate(tried: Sequence[Summary]) -> float:
 
 
 def evaluation(summary: Summary, stage: str, panel: str, agent: str) -> Summary:
-    """The evaluation at the decoding that was measured last: the best on dev for an untrained agent."""
+    """The evaluation of an agent after a stage: on dev with the best decoding, else with the one evaluated last.
+
+    Raises ``ConfigError`` if the run has none.
+    """
     found = [e for e in summary["evals"] if (e["stage"], e["panel"], e["agent"]) == (stage, panel, agent)]
     if not found:
-        raise ConfigError(f"the run of {summary['arm']} has no evaluation of {agent} on {panel} after {stage}")
+        raise ConfigError(
+            f"the run of arm {summary['arm']!r} has no evaluation of agent {agent!r} on panel {panel!r} after stage "
+            f"{stage!r}; run that arm again"
+        )
     best: Summary = max(found, key=lambda e: e["success"]) if panel == "dev" else found[-1]
     return best
 

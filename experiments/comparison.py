@@ -1,4 +1,4 @@
-"""What a study found: tables, a picture and a page from its cells' summaries."""
+"""The results of a study: tables, a figure and a report page from the summaries of its cells."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ AGENTS = {"plan": "with plans", "none": "without plans"}
 
 
 @dataclass(frozen=True)
-class Compared:
-    """An arm and the summaries of its seeds; the cells of the learning-rate search are no part of it."""
+class ArmResults:
+    """An arm and the summaries of its seeds, without those of the learning-rate search."""
 
     arm: Arm
     cells: Sequence[Summary]
 
     def evaluations(self, stage: str, panel: str) -> list[Summary]:
-        """Per seed, at the decoding that was chosen on dev."""
+        """The evaluation of each seed (see ``evaluation``)."""
         return [evaluation(cell, stage, panel, self.arm.agent) for cell in self.cells]
 
     def solved(self, stage: str, panel: str) -> list[str]:
-        """Per seed, which tasks were solved."""
+        """Per seed, a string with 1 for each solved task and 0 for each other one."""
         return [e["solved"] for e in self.evaluations(stage, panel)]
 
     def has_start(self, panel: str) -> bool:
-        """Whether its agent was measured on the panel before training."""
+        """Whether the agent was evaluated on the panel before training."""
         wanted = ("base", panel, self.arm.agent)
         return all(any((e["stage"], e["panel"], e["agent"]) == wanted for e in cell["evals"]) for cell in self.cells)
 
 
-def compared(study: Study, cells: Sequence[Summary]) -> list[Compared]:
-    """The study's arms, each with its cells."""
+def arm_results(study: Study, cells: Sequence[Summary]) -> list[ArmResults]:
+    """The arms of the study, each with its cells."""
     return [
-        Compared(arm, [s for s in cells if s["arm"] == name and s["seed"] != SEARCH_SEED])
+        ArmResults(arm, [s for s in cells if s["arm"] == name and s["seed"] != SEARCH_SEED])
         for name, arm in study.arms.items()
     ]
 
@@ -66,11 +66,11 @@ def compared(study: Study, cells: Sequence[Summary]) -> list[Compared]:
 def report(
     study: Study, cells: Sequence[Summary], chosen: dict[str, float], seeds: Sequence[int], out: Path, command: str
 ) -> str:
-    """Write ``table.md``, ``picture.png`` and ``report.html``; returns the tables' text."""
+    """Write ``table.md``, ``picture.png`` and ``report.html`` to ``out``; returns the tables as Markdown."""
     out.mkdir(parents=True, exist_ok=True)
-    arms, shown = compared(study, cells), panels_of(cells[-1])
+    arms, shown = arm_results(study, cells), panels_of(cells[-1])
     hashes = ", ".join(f"{panel} {about['hash']} ({about['tasks']} tasks)" for panel, about in shown.items())
-    rates = f" Learning rates chosen on the dev panel with seed {SEARCH_SEED}." if study.rates else ""
+    rates = f" Learning rates were chosen on the dev panel with seed {SEARCH_SEED}." if study.rates else ""
     about = f"`{command}`; panels {hashes}. Intervals: 95 % t over seeds; differences are paired over tasks.{rates}"
     stages = [stage for stage in study.stages if stage != "base"]
     sections = [success(study, arms, stages[-1])]
@@ -88,19 +88,19 @@ def report(
 
 
 def panels_of(summary: Summary) -> dict[str, Summary]:
-    """Name, hash and size of each panel the run was measured on, in the usual order."""
+    """Name, hash and size of each panel of the run, in the order train, dev, heldout."""
     known = [about | {"name": name} for name, about in summary["panels"].items()]
     return {about["panel"]: about for about in sorted(known, key=lambda about: PANELS.index(about["panel"]))}
 
 
-def parts(arms: Sequence[Compared], panel: str) -> Parts:
-    """The places of the panel's tasks by environment."""
+def parts(arms: Sequence[ArmResults], panel: str) -> Parts:
+    """The task indices of the panel, all and by environment."""
     about = panels_of(arms[0].cells[0])[panel]
     return parts_of(about["name"], about["hash"])
 
 
-def who(study: Study) -> str:
-    """What the arms differ in."""
+def arm_column(study: Study) -> str:
+    """The head of the column that names the arms."""
     return "weights" if study.rates else "agent"
 
 
@@ -111,53 +111,58 @@ def stage_words(stage: str) -> str:
 # -- sections -----------------------------------------------------------------------------------
 
 
-def success(study: Study, arms: Sequence[Compared], stage: str) -> Section:
-    """A row per arm, a column per panel and environment, in brief."""
+def success(study: Study, arms: Sequence[ArmResults], stage: str) -> Section:
+    """The short table: a row per arm, a column per panel and environment."""
     places = [(panel, part, where) for panel in ("train", "heldout") for part, where in parts(arms, panel).items()]
-    head = [who(study), *(f"{NAMES[panel]}: {part_name(part, where)}" for panel, part, where in places)]
+    head = [arm_column(study), *(f"{NAMES[panel]}: {part_name(part, where)}" for panel, part, where in places)]
     rows = []
-    for label, start in starts(arms, ("train", "heldout")):
+    for label, start in untrained_arms(arms, ("train", "heldout")):
         rows.append([label, *(untrained(start.solved("base", panel), where) for panel, _, where in places)])
     for one in arms:
         got = [[share(solved, where) for solved in one.solved(stage, panel)] for panel, _, where in places]
         rows.append([one.arm.label, *map(spread, got)])
     note = (
-        f"Per cent of tasks solved {stage_words(stage)}: mean and 95 % t-interval over seeds; untrained, one model: "
-        "95 % Wilson interval over tasks. In brackets: number of tasks. In the picture bars are means, dots seeds, "
-        "dotted lines the untrained agent."
+        f"Percentage of tasks solved {stage_words(stage)}: mean and 95 % t-interval over seeds. The untrained agent is "
+        "one model, with a 95 % Wilson interval over tasks. Numbers of tasks are in parentheses. In the figure, bars "
+        "are means, dots are seeds, and dotted lines are the untrained agent."
     )
     return section("Success", note, head, rows, "picture.png")
 
 
-def every_seed(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stage: str, dev: bool) -> Section:
-    """A row per panel, environment and arm: every seed, the gain over its own start, the difference to the first."""
-    head = ["tasks", who(study), "decoding", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+def every_seed(study: Study, arms: Sequence[ArmResults], seeds: Sequence[int], stage: str, dev: bool) -> Section:
+    """The full table: per panel, environment and arm, every seed, the gain by training, and the difference to arm 1."""
+    head = ["tasks", arm_column(study), "decoding", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
     head += ["gain over its own start", f"against {arms[0].arm.label}"]
     rows: list[list[str]] = []
     for panel in ("train", "dev", "heldout") if dev else ("train", "heldout"):
         for part, where in parts(arms, panel).items():
             place = f"{NAMES[panel]}: {part_name(part, where)}"
-            for label, start in starts(arms, (panel,)):
+            for label, start in untrained_arms(arms, (panel,)):
                 solved = start.solved("base", panel)
                 each = [points(share(one, where)) for one in solved]
-                rows.append([place, label, told(start, "base", panel), *each, untrained(solved, where), "", ""])
+                rows.append(
+                    [place, label, decodings_text(start, "base", panel), *each, untrained(solved, where), "", ""]
+                )
             for one in arms:
                 solved = one.solved(stage, panel)
                 got = [share(bits, where) for bits in solved]
                 gain = gap(solved, one.solved("base", panel), where) if one.has_start(panel) else ""
                 against = "" if one is arms[0] else gap(solved, arms[0].solved(stage, panel), where)
                 each = [points(percent) for percent in got]
-                rows.append([place, one.arm.label, told(one, stage, panel), *each, spread(got), gain, against])
+                rows.append(
+                    [place, one.arm.label, decodings_text(one, stage, panel), *each, spread(got), gain, against]
+                )
     note = (
-        f"95 % t-intervals over {over(seeds)}, differences paired by task; untrained, one model: 95 % Wilson interval "
-        "over tasks. An arm's own start is the same agent, with plans or without, before training; arms that began "
-        "alike share one row. An interval without width means that every seed gave the same number."
+        f"95 % t-intervals over {over(seeds)}; differences are paired by task. The untrained agent is one model, with "
+        "a 95 % Wilson interval over tasks. An arm's own start is the same agent, with plans or without, before "
+        "training; arms with equal starts share one row. An interval of width 0 means that all seeds gave the same "
+        "number."
     )
     return section(f"Every seed, {stage_words(stage)}", note, head, rows)
 
 
-def decodings(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stage: str) -> list[Section]:
-    """Success on dev at each decoding tried, and which one each seed chose; nothing where one was tried."""
+def decodings(study: Study, arms: Sequence[ArmResults], seeds: Sequence[int], stage: str) -> list[Section]:
+    """Success on dev with each decoding, and the one chosen by each seed; empty if there was only one decoding."""
     rows, split = [], parts(arms, "dev")
     inner = [part for part in split if part != ALL]
     for one in arms:
@@ -174,11 +179,11 @@ def decodings(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stag
             chose = ", ".join(f"seed {seed}" for seed, name in zip(seeds, best, strict=True) if name == decoding)
             each = map(points, means[ALL])
             rows.append([one.arm.label, decoding, chose, *each, *(spread(means[part]) for part in (ALL, *inner))])
-    head = [who(study), "decoding", "chosen by", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
+    head = [arm_column(study), "decoding", "chosen by", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
     head += [f"{part_name(part, split[part])}: mean [95 %]" for part in inner]
     note = (
-        f"Success on the {len(split[ALL])} dev tasks {stage_words(stage)}. The train and held-out panels were measured "
-        "at the chosen decoding alone, so choosing on so few tasks adds to the spread over seeds."
+        f"Success on the {len(split[ALL])} dev tasks {stage_words(stage)}. The train and held-out panels were "
+        "evaluated with the chosen decoding only. The choice on few tasks adds to the variation over seeds."
     )
     return [section("Decodings on dev", note, head, rows)]
 
@@ -186,8 +191,8 @@ def decodings(study: Study, arms: Sequence[Compared], seeds: Sequence[int], stag
 SHOWN = ("own", "own, fixed", "swapped", "none", "oracle")
 
 
-def reliance(study: Study, arms: Sequence[Compared], seeds: Sequence[int]) -> Section:
-    """A row per environment, plan and arm: every seed, how far the plan was followed, the difference to the first."""
+def reliance(study: Study, arms: Sequence[ArmResults], seeds: Sequence[int]) -> Section:
+    """Per environment, plan and arm: every seed, the share of actions on plan, and the difference to the first arm."""
     head = ["tasks", "plan", "executor trained with", *(f"seed {seed}" for seed in seeds), "mean [95 %]"]
     head += ["actions on plan", f"against {arms[0].arm.label}"]
     panel = panels_of(arms[0].cells[0])[str(study.reliance)]
@@ -205,18 +210,18 @@ def reliance(study: Study, arms: Sequence[Compared], seeds: Sequence[int]) -> Se
                 each = map(points, got)
                 rows.append([part_name(part, where), condition, one.arm.label, *each, spread(got), on_plan, against])
     note = (
-        f"95 % t-intervals over {over(seeds)}, differences paired by task; shares of actions on plan were kept for all "
-        "tasks together."
+        f"95 % t-intervals over {over(seeds)}; differences are paired by task. The shares of actions on plan are known "
+        "for all tasks together only."
     )
     return section(f"Under different plans, {NAMES[study.reliance or ALL]} tasks", note, head, rows)
 
 
-def costs(study: Study, arms: Sequence[Compared], chosen: dict[str, float], stage: str) -> Section:
-    """What each arm took: parameters, environment steps, time and memory."""
-    head = [who(study), "trained parameters", "learning rates", "environment steps"]
+def costs(study: Study, arms: Sequence[ArmResults], chosen: dict[str, float], stage: str) -> Section:
+    """The cost of each arm: parameters, environment steps, time and memory."""
+    head = [arm_column(study), "trained parameters", "learning rates", "environment steps"]
     head += ["seconds a run", "peak memory, MB"]
     every = [e for one in arms for cell in one.cells for e in cell["evals"]]
-    counts = ("calls", "read", "written") if all("calls" in e for e in every) else ()  # older cells have none
+    counts = ("calls", "read", "written") if all("calls" in e for e in every) else ()  # cells of 0.1.0 have none
     head += ["model calls an episode (train)", "tokens read", "tokens written"] if counts else []
     rows = []
     for name, one in zip(study.arms, arms, strict=True):
@@ -226,7 +231,9 @@ def costs(study: Study, arms: Sequence[Compared], chosen: dict[str, float], stag
         last = one.evaluations(stage, "train")
         rows.append(row + [f"{fmean(e[key] for e in last):,.1f}" for key in counts])
     note = (
-        "Means over seeds; an episode's after the last stage." if counts else "Means over seeds; tokens were not kept."
+        "Means over seeds; model calls and tokens are per episode after the last stage."
+        if counts
+        else "Means over seeds; tokens were not recorded."
     )
     return section("Cost", note, head, rows)
 
@@ -234,9 +241,9 @@ def costs(study: Study, arms: Sequence[Compared], chosen: dict[str, float], stag
 # -- before training -----------------------------------------------------------------------------
 
 
-def starts(arms: Sequence[Compared], panels: Sequence[str]) -> Iterator[tuple[str, Compared]]:
-    """The different starts of the arms, each with a name and one arm that had it; arms often share one."""
-    known: dict[tuple[object, ...], Compared] = {}
+def untrained_arms(arms: Sequence[ArmResults], panels: Sequence[str]) -> Iterator[tuple[str, ArmResults]]:
+    """The distinct untrained agents of the arms, each with a label and one arm that starts with it."""
+    known: dict[tuple[object, ...], ArmResults] = {}
     for one in arms:
         if all(map(one.has_start, panels)):
             key = (one.arm.agent, *(tuple(one.solved("base", panel)) for panel in panels))
@@ -250,21 +257,21 @@ def starts(arms: Sequence[Compared], panels: Sequence[str]) -> Iterator[tuple[st
 
 
 def untrained(solved: Sequence[str], where: Sequence[int]) -> str:
-    """Success before training, of one model where every seed began alike."""
+    """Success before training: of one model if all seeds start with the same results, else over seeds."""
     if len(set(solved)) > 1:
         return spread([share(bits, where) for bits in solved])
     low, high = wilson(sum(solved[0][i] == "1" for i in where), len(where))
     return interval(share(solved[0], where), 100 * low, 100 * high)
 
 
-def told(one: Compared, stage: str, panel: str) -> str:
-    """The decodings of the seeds; one name where they agree."""
+def decodings_text(one: ArmResults, stage: str, panel: str) -> str:
+    """The decodings of the seeds; one name if they are all the same."""
     names = [e["decoding"] for e in one.evaluations(stage, panel)]
     return names[0] if len(set(names)) == 1 else ", ".join(names)
 
 
-def draw(arms: Sequence[Compared], stage: str, path: Path) -> None:
-    """Success by environment on the train and held-out panels: seeds as dots, means as bars, the start dashed."""
+def draw(arms: Sequence[ArmResults], stage: str, path: Path) -> None:
+    """Draw success by environment on the train and held-out panels: seeds as dots, means as bars, the start dotted."""
     found = {}
     for panel, title in (("train", "training distribution"), ("heldout", "held out")):
         split = parts(arms, panel)

@@ -1,10 +1,13 @@
-"""Play a small run at two commits on this machine and compare what they wrote, byte for byte.
+"""Run a small training at two commits and compare the files.
 
-    python experiments/pin.py 178c14a HEAD
+\b
+  python experiments/pin.py 178c14a
+  python experiments/pin.py 178c14a HEAD --modes split,joint
 
-Every weight mode, in one process and in two: three stages of two iterations each. A change of structure alone must
-leave metrics and adapters as they were. Figures that are stored would not do: rounding differs between processors.
-Finished runs are kept under ``runs/pin/COMMIT/`` and are not repeated.
+Trains with every weight mode, in one process and in two, for three stages of two iterations each, and compares metrics,
+transcripts and adapters byte for byte. A refactoring must not change them. Both commits run on this machine, because
+rounding differs between processors. Finished runs are stored in runs/pin/COMMIT and not repeated. The exit code is 1 if
+a file differs.
 """
 
 from __future__ import annotations
@@ -40,15 +43,16 @@ train:
     - {name: joint, trains: [planner, executor], plans: self, iterations: 2, no_plan: 0.1}
 """  # noqa: E501
 console = Console()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
+@app.command(help=__doc__)
 def pin(
-    before: Annotated[str, typer.Argument(help="A commit.")],
-    after: Annotated[str, typer.Argument(help="Another one.")] = "HEAD",
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = ROOT / "runs" / "pin",
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="A commit.")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="Another commit.")] = "HEAD",
+    out: Annotated[Path, typer.Option(help="Folder for the runs.", show_default="runs/pin")] = ROOT / "runs" / "pin",
     modes: Annotated[str, typer.Option(help="Weight modes, comma-separated.")] = ",".join(MODES),
 ) -> None:
-    """Compare two commits; exit code 1 where a file differs."""
     table = Table("weights", "processes", "files compared", "different", header_style="bold")
     differ = False
     for mode in modes.split(","):
@@ -65,7 +69,7 @@ def pin(
 
 
 def play(commit: str, mode: str, processes: int, out: Path) -> Path:
-    """The folder of the commit's run, made if it is not there."""
+    """The folder of the commit's run; runs it if it is missing."""
     name = git("rev-parse", "--short=12", commit)
     tree, folder = out / name / "tree", out / name / f"{mode}-{processes}"
     if (folder / "report.html").is_file():
@@ -89,7 +93,7 @@ def play(commit: str, mode: str, processes: int, out: Path) -> Path:
 
 
 def compared(folder: Path) -> set[str]:
-    """Metrics and adapters; times, reports and what names the machine are left out."""
+    """The names of the files to compare: metrics, transcripts and adapters."""
     adapters = {str(path.relative_to(folder)) for path in folder.glob("stages/*/*/*.safetensors")}
     return {"metrics.jsonl", "transcripts.jsonl"} | adapters
 
@@ -99,7 +103,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def difference(one: Path, other: Path, name: str) -> str:
-    """For metrics, the fields that differ; else the file's name."""
+    """The file's name and, for metrics, the fields that differ."""
     if name != "metrics.jsonl":
         return name
     rows, others = ([json.loads(line) for line in path.read_text().splitlines()] for path in (one, other))
@@ -113,4 +117,4 @@ def git(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(pin)
+    app()

@@ -1,13 +1,16 @@
-"""Write the tables and pictures of kept studies again, from their cells alone, and the tables that documents show.
+"""Rewrite the tables and figures of stored studies from their cells.
 
-    python experiments/redraw.py                      # every study in docs/studies, then README.md and docs/*.md
-    python experiments/redraw.py docs/studies/weights
+\b
+  python experiments/redraw.py
+  python experiments/redraw.py docs/studies/weights
 
-Nothing is trained or measured. A document shows a table of a study between two comments:
+Without arguments, rewrites every study in docs/studies and the tables in README.md and docs/*.md. Does not train or
+evaluate anything. A document shows the table of a study between two comments:
 
-    <!-- table: weights / Success -->
-    ...
-    <!-- end of table -->
+\b
+  <!-- table: weights / Success -->
+  ...
+  <!-- end of table -->
 """
 
 from __future__ import annotations
@@ -26,33 +29,33 @@ from experiments.studies import SEARCH_SEED, STUDIES
 from hiplan.cli.app import run as one_line
 from hiplan.errors import ConfigError
 from hiplan.report.diagnostics import Diagnostics, Section, markdown_table, read_diagnostics, write_diagnostics
-from hiplan.runs.cells import read_kept
+from hiplan.runs.cells import read_cell
 from hiplan.runs.tables import BEFORE, cross_section, deviation_section, policy_sections, reliance_sections
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ROOT / "docs" / "studies"
+STUDIES_FOLDER = ROOT / "docs" / "studies"
 SHOWN = re.compile(r"(<!-- table: ([\w-]+) / (.+?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(help=__doc__)
 def redraw(
     studies: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of kept cells. [default: docs/studies/*]")
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Folders of studies. [default: docs/studies/*]")
     ] = None,
 ) -> None:
-    for folder in studies or sorted(path for path in KEPT.iterdir() if path.is_dir()):
+    for folder in studies or sorted(path for path in STUDIES_FOLDER.iterdir() if path.is_dir()):
         study(folder, folder)
         typer.echo(f"{folder}: written")
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if not studies else []:
         text = document.read_text(encoding="utf-8")
-        if (filled := fill(text, KEPT)) != text:
+        if (filled := fill(text, STUDIES_FOLDER)) != text:
             document.write_text(filled, encoding="utf-8")
             typer.echo(f"{document}: written")
 
 
 def study(folder: Path, out: Path) -> None:
-    """Write the tables and pictures of the study whose cells are in ``folder`` into ``out``."""
+    """Write the tables and figures of the study in ``folder`` to ``out``. Raises ``ConfigError`` if it has no study."""
     known = read_diagnostics(folder)
     if known is None:
         raise ConfigError(f"no study at {str(folder)!r}; expected a folder with cells and diagnostics.json")
@@ -65,9 +68,9 @@ def study(folder: Path, out: Path) -> None:
 def runs(folder: Path, out: Path, command: str) -> None:
     """A study of ``run.py ablate``."""
     if folder.name not in STUDIES:
-        raise ConfigError(f"no study is called {folder.name!r}; expected one of {', '.join(STUDIES)}")
+        raise ConfigError(f"unknown study {folder.name!r}; expected one of {', '.join(STUDIES)}")
     arms = list(STUDIES[folder.name].arms)
-    cells = [read_kept(file) for file in sorted(folder.glob("*.json")) if file.name != "diagnostics.json"]
+    cells = [read_cell(file) for file in sorted(folder.glob("*.json")) if file.name != "diagnostics.json"]
     cells.sort(key=lambda cell: (cell["seed"] != SEARCH_SEED, arms.index(cell["arm"]), cell["seed"]))
     finished = [cell for cell in cells if cell["seed"] != SEARCH_SEED]
     rates = {cell["arm"]: cell["rate"] for cell in finished}
@@ -77,7 +80,7 @@ def runs(folder: Path, out: Path, command: str) -> None:
 
 def diagnosis(folder: Path, out: Path, known: Diagnostics) -> None:
     """A study of ``run.py diagnose`` or ``policies``."""
-    cells = {file.stem: read_kept(file) for file in sorted((folder / "cells").glob("*.json"))}
+    cells = {file.stem: read_cell(file) for file in sorted((folder / "cells").glob("*.json"))}
     sections: list[Section] = []
     for panel in ("train", "dev", "heldout"):
         mine = {name: cell for name, cell in cells.items() if name.startswith(f"{panel}-")}
@@ -89,11 +92,13 @@ def diagnosis(folder: Path, out: Path, known: Diagnostics) -> None:
                 sections.append(cross_section(panel, seeds, mine[f"{panel}-cross"]))
             sections.append(deviation_section(panel, before, trained, out))
         elif mine:
-            by_way: dict[str, dict[str, Any]] = {}
+            by_policy: dict[str, dict[str, Any]] = {}
             for name, cell in mine.items():
-                by_way.setdefault(cell["about"]["way"], {})[name] = cell
-            seeds = seeds_of(next(iter(by_way.values())))
-            sections += policy_sections(panel, seeds, {way: list(found.values()) for way, found in by_way.items()})
+                by_policy.setdefault(cell["about"]["way"], {})[name] = cell
+            seeds = seeds_of(next(iter(by_policy.values())))
+            sections += policy_sections(
+                panel, seeds, {policy: list(found.values()) for policy, found in by_policy.items()}
+            )
     write_diagnostics(out, known.model_copy(update={"sections": tuple(sections)}))
 
 
@@ -102,12 +107,15 @@ def seeds_of(cells: dict[str, Any]) -> list[int]:
     return [int(name.rpartition("-")[2]) for name in cells]
 
 
-def fill(text: str, kept: Path) -> str:
-    """The document with every marked table as its study has it."""
+def fill(text: str, folder: Path) -> str:
+    """The document with every marked table replaced by that of the study in ``folder``.
+
+    Raises ``ConfigError`` if a study has no such table.
+    """
 
     def table(match: re.Match[str]) -> str:
         start, name, title, _, end = match.groups()
-        found = read_diagnostics(kept / name)
+        found = read_diagnostics(folder / name)
         sections = {section.title: section for section in found.sections} if found else {}
         if title not in sections:
             raise ConfigError(f"the study {name!r} has no table {title!r}; expected one of {', '.join(sections)}")

@@ -1,17 +1,18 @@
-"""What studies compare: runs of the main job that differ in a few settings."""
+"""The studies: each compares runs of the main job that differ in a few settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SEARCH_SEED = 100  # learning rates are chosen with a seed of their own
+SEARCH_SEED = 100  # the seed of the learning-rate search; not used for results
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train. ``set``: its overrides; ``config``: a file below them; ``agent``: what is measured at the end.
+    """One setting of a study.
 
-    ``match``: takes as many environment steps as this arm's run of the same seed.
+    ``config``: a file in ``experiments/configs``; ``set``: overrides on top of it. ``agent``: the agent to evaluate,
+    ``plan`` or ``none``. ``match``: the arm whose number of environment steps this arm uses, seed by seed.
     """
 
     label: str
@@ -23,11 +24,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """``arms``: the first is what others are compared with. ``set``: overrides for every cell.
+    """A comparison of ``arms``; the first is the reference.
 
-    ``rates``: factors on the stages' learning rates that each arm tries, chosen on dev with a seed of its own.
-    ``stages``: those whose evaluations are shown. ``reliance``: the panel on which the last stage is measured under
-    different plans instead.
+    ``set``: overrides for every cell. ``rates``: the factors on the learning rates that each arm tries on the dev panel
+    with ``SEARCH_SEED``. ``stages``: the stages whose evaluations are shown. ``reliance``: the panel on which to
+    measure the last stage under different plans, if any.
     """
 
     title: str
@@ -38,7 +39,7 @@ class Study:
     reliance: str | None = None
 
 
-SMALL = (  # an equal budget of environment steps, whatever the arms do with it; a cell takes 2 to 4 minutes
+SMALL = (  # the same number of environment steps for every arm; a cell takes 2 to 4 minutes
     "train.stages.executor.env_steps=1000",
     "train.stages.executor.iterations=1000",
     "train.stages.planner.env_steps=3000",
@@ -52,11 +53,11 @@ SMALL = (  # an equal budget of environment steps, whatever the arms do with it;
 )
 
 
-SHOWN_FIRST = ("train.warm_start=256",)  # oracle episodes, the planner asked as it will be; their steps are not counted
+WARM_START = ("train.warm_start=256",)  # oracle episodes with the arm's replan policy; their steps do not count
 
 
 def guard(title: str, adherence: float, steps: int) -> Study:
-    """An executor that learns under the plans of an untrained planner, rewarded for following them."""
+    """A study that trains the executor with the plans of an untrained planner and rewards adherence to them."""
 
     def arm(label: str, weight: float, kind: str) -> Arm:
         stage = "name: executor, trains: [executor], plans: self, no_plan: 0.15, learning_rate: 1.0e-3"
@@ -107,10 +108,10 @@ STUDIES = {
             "every_turn": Arm("every turn (AdaPlan)", ("train.replan=every_turn",)),
             "every_turn_told": Arm("every turn, told what failed", ("train.replan=every_turn_told",)),
             "never": Arm("never", ("train.replan=never",)),
-            "on_failure-shown": Arm("on failure, shown first", ("train.replan=on_failure", *SHOWN_FIRST)),
-            "every_turn-shown": Arm("every turn (AdaPlan), shown first", ("train.replan=every_turn", *SHOWN_FIRST)),
+            "on_failure-shown": Arm("on failure, shown first", ("train.replan=on_failure", *WARM_START)),
+            "every_turn-shown": Arm("every turn (AdaPlan), shown first", ("train.replan=every_turn", *WARM_START)),
             "every_turn_told-shown": Arm(
-                "every turn, told what failed, shown first", ("train.replan=every_turn_told", *SHOWN_FIRST)
+                "every turn, told what failed, shown first", ("train.replan=every_turn_told", *WARM_START)
             ),
         },
         set=SMALL,

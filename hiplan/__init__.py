@@ -2,7 +2,7 @@
 
     from hiplan import Agent, Executor, Planner, Task, load_model
 
-Names are loaded on first use, so ``import hiplan`` is fast and needs no torch.
+Names load on first use, so ``import hiplan`` is fast and does not import torch.
 """
 
 from __future__ import annotations

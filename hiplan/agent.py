@@ -1,6 +1,6 @@
-"""The drivers for apps: one episode at a time, synchronous or asynchronous, as a stream of typed events.
+"""``Agent`` runs one episode at a time for an app, synchronously or asynchronously, as a stream of typed events.
 
-Both play episodes as training does (``hiplan.sampler``).
+Training plays its episodes with the same loop (``hiplan.sampler``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hiplan.executors import ExecutorProtocol
 from hiplan.model import Decoding, Model, complete
 from hiplan.plan import Plan
 from hiplan.planners import PlannerProtocol
-from hiplan.sampler import Job, Playing, Sampler
+from hiplan.sampler import EpisodeRunner, Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode
 
@@ -34,12 +34,12 @@ Approve = Callable[[PlanReady], Plan | Awaitable[Plan | None] | None]
 
 @dataclass
 class Agent:
-    """A planner and an executor on one model.
+    """A planner and an executor that share one model.
 
-    ``planner`` and ``executor`` default to language-model roles with the model's own prompts. ``make_env``
-    builds the environment of a task; default: hiplan's embedded ones. ``approve`` sees every plan before it
-    takes effect and may return another one to use instead (in ``astream`` it may be a coroutine function).
-    ``replan``: when to ask for a revision. ``matcher``: which steps an action serves.
+    ``planner`` and ``executor`` default to language-model roles with the model's own prompts. ``make_env`` builds the
+    environment of a task; the default builds hiplan's embedded environments. ``approve`` is called with every plan
+    before it takes effect and may return a plan to use instead; ``astream`` also accepts a coroutine function.
+    ``replan`` decides when to ask for a revision. ``matcher`` decides which steps an action serves.
     """
 
     model: Model
@@ -54,7 +54,7 @@ class Agent:
 
     @property
     def sampler(self) -> Sampler:
-        """What plays the agent's episodes; evaluation takes it, too."""
+        """The sampler with this agent's settings, for ``hiplan.evaluation``."""
         from hiplan.envs import make_env
 
         return Sampler(
@@ -63,18 +63,18 @@ class Agent:
         )  # fmt: skip
 
     def run(self, task: Task, seed: int = 0) -> Episode:
-        """Play one task to its end.
+        """Run one task to its end and return the record.
 
-        Raises ``TaskError`` for a task that cannot be built, ``EnvironmentFault`` where the environment fails.
+        Raises ``TaskError`` if the task cannot be built and ``EnvironmentFault`` if the environment fails.
         """
         for event in (stream := self.stream(task, seed)):
             del event
         return stream.episode
 
     def plan(self, task: Task, n: int = 1, seed: int = 0, temperature: float | None = None) -> list[Plan]:
-        """First plans for the task without acting: at most ``n`` different ones, as many as could be read.
+        """Sample ``n`` first plans for the task without acting; returns the different ones that parsed.
 
-        ``temperature``: default the agent's own, but 1 where that is greedy and several plans are asked for.
+        ``temperature`` defaults to the agent's own, or to 1 if the agent is greedy and ``n`` is above 1.
         """
         if temperature is None and n > 1:
             temperature = self.decoding.temperature or 1.0
@@ -83,52 +83,54 @@ class Agent:
         return [candidate.plan for candidate in episode.candidates if candidate.plan and candidate.score is not None]
 
     def stream(self, task: Task, seed: int = 0) -> Stream:
-        """Events as they happen; afterwards, also after an error, ``stream.episode`` holds the record."""
+        """Run one task and iterate over its events; ``stream.episode`` is the record, also after an error."""
         return Stream(self, task, seed)
 
     async def astream(self, task: Task, seed: int = 0) -> AsyncIterator[Event]:
-        """Events as they happen, without blocking the event loop: model and environment run in threads.
+        """Like ``stream`` without blocking the event loop: the model and the environment run in threads.
 
-        Leaving the iteration early cancels the episode and closes its environment. Every event holds the episode.
+        Stopping the iteration early cancels the episode and closes its environment. Every event carries the episode.
         """
-        playing = self._playing(task, seed)
+        runner = self._runner(task, seed)
         try:
-            effect = await _in_thread(playing.start)
+            effect = await _in_thread(runner.start)
             while effect is not None:
                 answer: Any = None
                 if isinstance(effect, Generate):
-                    request = playing.request(effect)
+                    request = runner.request(effect)
                     (answer,) = await asyncio.to_thread(complete, self.model, [request])
                 elif isinstance(effect, PlanReady | Acted):
                     yield effect
                     answer = self._approved(effect)
                     if inspect.isawaitable(answer):
                         answer = await answer
-                effect = await _in_thread(playing.advance, answer)
+                effect = await _in_thread(runner.advance, answer)
         except BaseException as error:
-            playing.end(error)
+            runner.end(error)
             raise
 
-    def _playing(self, task: Task, seed: int) -> Playing:
+    def _runner(self, task: Task, seed: int) -> EpisodeRunner:
         sampler = self.sampler
-        return Playing(sampler, Job(task, self.planner or sampler.planner, self.executor or sampler.executor, seed))
+        return EpisodeRunner(
+            sampler, Job(task, self.planner or sampler.planner, self.executor or sampler.executor, seed)
+        )
 
     def _approved(self, event: Event) -> Plan | Awaitable[Plan | None] | None:
         return self.approve(event) if self.approve and isinstance(event, PlanReady) else None
 
 
 class Stream:
-    """Iterates over an episode's events; ``episode`` is its record so far."""
+    """An iterator over the events of one episode."""
 
     def __init__(self, agent: Agent, task: Task, seed: int) -> None:
         self._agent = agent
-        self._playing = agent._playing(task, seed)
+        self._runner = agent._runner(task, seed)
         self._events = self._play()
 
     @property
     def episode(self) -> Episode:
-        """The record so far."""
-        return self._playing.episode
+        """The record of the episode so far."""
+        return self._runner.episode
 
     def __iter__(self) -> Iterator[Event]:
         return self._events
@@ -136,30 +138,33 @@ class Stream:
     def close(self) -> None:
         """Cancel the episode and close its environment."""
         self._events.close()
-        self._playing.end(GeneratorExit())
+        self._runner.end(GeneratorExit())
 
     def _play(self) -> Generator[Event, None, None]:
-        agent, playing = self._agent, self._playing
+        agent, runner = self._agent, self._runner
         try:
-            effect = playing.start()
+            effect = runner.start()
             while effect is not None:
                 answer: Any = None
                 if isinstance(effect, Generate):
-                    (answer,) = complete(agent.model, [playing.request(effect)])
+                    (answer,) = complete(agent.model, [runner.request(effect)])
                 elif isinstance(effect, PlanReady | Acted):
                     yield effect
                     answer = agent._approved(effect)
                     if inspect.iscoroutine(answer):
                         answer.close()
-                        raise UserError("approve is a coroutine function, which only astream awaits; use a plain one")
-                effect = playing.advance(answer)
+                        raise UserError(
+                            "approve is a coroutine function, which only astream awaits; pass a plain function, or use "
+                            "astream"
+                        )
+                effect = runner.advance(answer)
         except BaseException as error:
-            playing.end(error)
+            runner.end(error)
             raise
 
 
 async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """Like ``asyncio.to_thread``, but a cancelled call is waited for: an environment in use must not be closed."""
+    """Like ``asyncio.to_thread``, but wait for a cancelled call: closing an environment during a call is unsafe."""
     context = contextvars.copy_context()
     work = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(call, *arguments))
     try:

@@ -1,8 +1,8 @@
-"""What the loop asks of its driver: typed effects with typed answers.
+"""Typed effects: what the loop requests from the driver that runs it, with the type of each answer.
 
-An effect is asked for with ``answer = yield from Act(action)``: the driver is given the effect and sends the answer.
-``Acted`` and ``PlanReady`` are events; the others are questions to the model (``Generate``) or to the environment. What
-an environment does not know is ``None``.
+``answer = yield from Act(action)`` hands the effect to the driver and receives the answer. ``Generate`` goes to the
+model, ``Acted`` and ``PlanReady`` are events for the caller, and all others go to the environment. The answer is
+``None`` if the environment does not know it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Effect(Generic[A]):
-    """A request that is answered with an ``A``."""
+    """A request whose answer has the type ``A``."""
 
     def __iter__(self) -> Generator[Effect[Any], A, A]:
         answer = yield self
@@ -29,12 +29,12 @@ class Effect(Generic[A]):
 
 
 Effects = Generator[Effect[Any], Any, T]
-"""A generator that yields effects and finally returns a ``T``."""
+"""A generator that yields effects and returns a ``T``."""
 
 
 @dataclass(frozen=True)
 class Generate(Effect[Completion]):
-    """Continue a role's conversation; ``temperature`` overrides the driver's."""
+    """Request a completion of a role's conversation; ``temperature`` overrides the driver's."""
 
     conversation: Conversation
     temperature: float | None = None
@@ -42,11 +42,11 @@ class Generate(Effect[Completion]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """An action's result, and what else the environment knows of it.
+    """The result of an action, with what the environment knows about the plan.
 
-    ``serves``: per plan step, whether the action works towards it, asked before the action; ``status``: per plan step,
-    where it stands after the action. Both are ``None`` without a plan and where the environment is not ``PlanAware``.
-    ``state_key``: the state after the action, as text; empty where it is unknown.
+    ``serves``: per plan step, whether the action works towards it, asked before the action. ``status``: per plan step,
+    its status after the action. Both are ``None`` without a plan or if the environment is not ``PlanAware``.
+    ``state_key``: the state after the action as text; empty if unknown.
     """
 
     result: StepResult
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Act(Effect[Outcome]):
-    """Carry out an action in the environment; ``steps``: descriptions of the plan's steps."""
+    """Execute an action in the environment; ``steps``: the descriptions of the plan's steps."""
 
     action: str
     steps: tuple[str, ...] = ()
@@ -65,26 +65,26 @@ class Act(Effect[Outcome]):
 
 @dataclass(frozen=True)
 class Reset(Effect[str]):
-    """Restart the task in the same environment, for rehearsals before the first action; the first observation."""
+    """Reset the environment to the start of the task, for rehearsals; the answer is the first observation."""
 
     task: Task
 
 
 @dataclass(frozen=True)
 class AskPlan(Effect[Plan | None]):
-    """The environment's own plan for what is left of the task (``Oracle``)."""
+    """Request the environment's own plan for the rest of the task (``Oracle``)."""
 
 
 @dataclass(frozen=True)
 class AskAction(Effect[str | None]):
-    """The environment's own next action under a plan step, or under its own plan for ``None`` (``Oracle``)."""
+    """Request the environment's next action for a plan step, or for its own plan if ``None`` (``Oracle``)."""
 
     step: str | None
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """``subgoals``: what the task needs, each with what must come before it; ``achieved``: the subgoal of each step."""
+    """``subgoals``: the task's subgoals, each with its prerequisites; ``achieved``: the subgoal of each step."""
 
     subgoals: Mapping[str, tuple[str, ...]]
     achieved: tuple[str | None, ...]
@@ -92,14 +92,14 @@ class Coverage:
 
 @dataclass(frozen=True)
 class AskCoverage(Effect[Coverage | None]):
-    """Which of the task's subgoals the steps of a plan achieve (``PlanAware``)."""
+    """Ask which of the task's subgoals the steps of a plan achieve (``PlanAware``)."""
 
     steps: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PlanReady(Effect[Plan | None]):
-    """Event: a plan (or none, or *keep*) is about to take effect; the answer is the plan to use instead, if any."""
+    """Event: the planner answered and ``record`` is about to take effect; answer with a plan to use that instead."""
 
     record: PlanRecord
     episode: Episode
@@ -107,14 +107,14 @@ class PlanReady(Effect[Plan | None]):
 
 @dataclass(frozen=True)
 class Acted(Effect[None]):
-    """Event: a turn is over."""
+    """Event: a turn ended."""
 
     turn: Turn
     episode: Episode
 
 
-def answered(conversation: Conversation, kind: Kind, turn: int) -> Effects[Completion]:
-    """Continue the conversation and keep the answer in it; the completion's text is printable."""
+def generate(conversation: Conversation, kind: Kind, turn: int) -> Effects[Completion]:
+    """Generate the role's next answer and append it to the conversation; the returned text is printable."""
     done = yield from Generate(conversation)
     done = replace(done, text=printable(done.text), reasoning=printable(done.reasoning))
     conversation.answer(

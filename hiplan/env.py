@@ -1,11 +1,11 @@
-"""The environment protocol: tasks in, observations out; and the check every environment must pass.
+"""The environment protocol, two optional extensions of it, and a conformance check for any environment.
 
-An environment is built for one task at a time. An illegal or malformed action is an observation,
-never an exception; an exception means that the engine itself failed and ends that episode only.
+An environment runs one task at a time. It answers an illegal or malformed action with an observation, never with an
+exception; an exception means that the environment itself failed, and ends that episode only.
 
-Environments may offer more, each part optional and found by ``isinstance``:
-``Oracle`` (a plan and actions that reach full reward) and ``PlanAware`` (which plan step an action
-serves and whether a step is done), which the coordination layer uses to measure adherence.
+Both extensions are detected with ``isinstance``. An ``Oracle`` provides a plan and actions that reach full reward. A
+``PlanAware`` environment tells which plan step an action serves and which steps are done; the coordination layer uses
+it to measure adherence.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from hiplan.task import StepResult, Task
 
 @runtime_checkable
 class Environment(Protocol):
-    """One task at a time; same task and actions give the same transcript in every process."""
+    """Runs one task at a time; the same task and actions give the same transcript in every process."""
 
     def reset(self, task: Task) -> str:
         """Start the task and return the first observation, which states the goal.
 
-        Raises ``TaskError`` for a task that cannot be built.
+        Raises ``TaskError`` if the task cannot be built.
         """
         ...
 
     def step(self, action: str) -> StepResult:
-        """Carry out one action; any string is allowed."""
+        """Execute one action; accepts any string."""
         ...
 
     def state_key(self) -> Hashable:
-        """Equal for equal states of one task, whatever led there."""
+        """A key that is equal for equal states of one task, regardless of the history."""
         ...
 
     def close(self) -> None:
-        """Free what the engine holds; may be called twice."""
+        """Free all resources; may be called twice."""
         ...
 
 
 @runtime_checkable
 class Oracle(Protocol):
-    """An environment that knows a way to full reward, seeing no more than the agent has seen."""
+    """An environment that can plan and act to full reward from what the agent has observed so far."""
 
     def oracle_plan(self) -> Plan:
-        """A plan for what is left of the task, from what has been seen so far."""
+        """A plan for the rest of the task, from the observations so far."""
         ...
 
     def oracle_action(self, step: str | None) -> str:
-        """The next action under that plan step, or under the oracle's own plan for ``None``."""
+        """The next action for a plan step, or for the oracle's own plan if ``step`` is ``None``."""
         ...
 
 
 @runtime_checkable
 class PlanAware(Protocol):
-    """An environment that understands plan steps written in its own language."""
+    """An environment that understands plan steps written in its own vocabulary."""
 
     def subgoals(self) -> Mapping[str, tuple[str, ...]]:
-        """What has to be achieved, and for each subgoal the subgoals that must be achieved before it."""
+        """The subgoals of the task; each maps to the subgoals that must be achieved before it."""
         ...
 
     def subgoal_of(self, step: str) -> str | None:
-        """The subgoal a step achieves; ``None`` for a step that makes no sense here."""
+        """The subgoal that a step achieves; ``None`` for a step that has no meaning in this task."""
         ...
 
     def step_status(self, step: str) -> StepStatus:
@@ -79,10 +79,10 @@ EnvFactory = Callable[[Task], Environment]
 
 
 def check_environment(make: EnvFactory, task: Task, actions: list[str], max_steps: int = 200) -> None:
-    """The conformance check: raises ``AssertionError`` that says which promise was broken.
+    """Check that an environment conforms to the protocol. Raises ``AssertionError`` with the requirement it violates.
 
-    Plays ``actions`` twice and compares transcripts and state keys, throws malformed actions at it, and,
-    where there is an oracle, plays it to full reward.
+    Plays ``actions`` twice and compares transcripts and state keys, then sends malformed actions. If the environment is
+    an ``Oracle``, also plays the oracle's actions, for at most ``max_steps`` turns, and requires full reward.
     """
 
     def play(extra: list[str]) -> list[tuple[str, float, bool, Hashable]]:
@@ -91,7 +91,7 @@ def check_environment(make: EnvFactory, task: Task, actions: list[str], max_step
             rows: list[tuple[str, float, bool, Hashable]] = [(env.reset(task), 0.0, False, env.state_key())]
             for action in extra:
                 result = env.step(action)
-                assert isinstance(result.observation, str), f"step({action!r}) gave a non-text observation"
+                assert isinstance(result.observation, str), f"step({action!r}) returned an observation that is not text"
                 hash(env.state_key())
                 rows.append((result.observation, result.reward, result.terminated, env.state_key()))
                 if result.terminated or result.truncated:
@@ -122,5 +122,5 @@ def check_environment(make: EnvFactory, task: Task, actions: list[str], max_step
             total += result.reward
             if result.terminated:
                 break
-        assert total == 1.0, f"the oracle's own play earned {total}, not 1.0"
+        assert total == 1.0, f"the oracle's actions earned a total reward of {total}, expected 1.0"
         env.close()

@@ -1,27 +1,27 @@
-"""What can go wrong, split by who has to react.
+"""hiplan's exceptions, grouped by who has to react.
 
     HiplanError
-    ├── UserError            a wrong option, file, config or call: one clear line, fix and run again
+    ├── UserError            the user: fix the option, file, config or call, and run again
     │   ├── ConfigError
-    │   ├── TaskError        a task specification no environment can build
+    │   ├── TaskError        a task specification that no environment can build
     │   ├── CheckpointError
-    │   └── EndpointError    an endpoint that cannot be reached, refuses, or answers with something else
-    ├── ModelMistake         the model's text cannot be used: its message is sent back to the model
+    │   └── EndpointError    an endpoint that is unreachable, refuses, or returns an invalid answer
+    ├── ModelMistake         the model: its text cannot be used, and it receives the message
     │   ├── PlanFormatError
     │   └── ActionFormatError
-    ├── EnvironmentFault     an engine crashed or hung: ends that episode only
-    └── InternalError        a broken promise of hiplan's own: please report it
+    ├── EnvironmentFault     no one: an environment crashed or hung, and only its episode ends
+    └── InternalError        hiplan's developers: a bug, please report it
 
-Messages give the offending value with ``!r``, what was expected, and the cure.
+A message is one line with the offending value (``!r``), what was expected, and the cure.
 """
 
 
 class HiplanError(Exception):
-    """Base of every error hiplan raises on purpose."""
+    """Base class of all errors that hiplan raises."""
 
 
 class UserError(HiplanError):
-    """A mistake of the person who calls; the message is the one line they need."""
+    """The caller made a mistake; the message says in one line how to correct it."""
 
 
 class ConfigError(UserError):
@@ -33,28 +33,28 @@ class TaskError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint folder that is missing, unfinished or made for other weights."""
+    """A checkpoint folder that is missing, incomplete, or written for other weights."""
 
 
 class EndpointError(UserError):
-    """An endpoint that cannot be reached, refuses a request, or answers with something else."""
+    """An endpoint that is unreachable, refuses a request, or returns an invalid answer."""
 
 
 class ModelMistake(HiplanError):
-    """The model wrote something unusable; ``str(error)`` tells the model what to mend."""
+    """The model wrote a text that cannot be used; ``str(error)`` tells the model what to fix."""
 
 
 class PlanFormatError(ModelMistake):
-    """A plan text that does not parse or whose steps contradict each other."""
+    """A plan text that does not parse, or whose steps are inconsistent."""
 
 
 class ActionFormatError(ModelMistake):
-    """An action text that holds no action."""
+    """A text that contains no action."""
 
 
 class EnvironmentFault(HiplanError):
-    """An environment's engine failed; the episode ends, its siblings go on."""
+    """An environment failed; its episode ends, and all other episodes continue."""
 
 
 class InternalError(HiplanError):
-    """hiplan broke a promise of its own."""
+    """An internal invariant of hiplan was violated."""

@@ -1,15 +1,15 @@
-"""Plans as text: the numbered format models write and people read, and JSON for endpoints.
+"""Plans as text: a numbered format for language models and people, and JSON for endpoints.
 
-Numbered text (PilotRL's, with ``after`` marks for dependencies)::
+Numbered text is PilotRL's format (arXiv 2508.00344) with ``after`` marks for dependencies::
 
-    Need door, plank            <- anything before the first step is kept as the rationale
+    Need door, plank            <- the lines before the first step are the rationale
     1. make plank
     2. make door after 1
 
-A step that itself ends like a mark is written with an empty one: ``3. wait after 2 after none``.
+A step whose description ends like a mark gets an empty mark: ``3. wait after 2 after none``.
 
-Both parsers take any string. What they cannot read raises ``PlanFormatError`` whose message tells
-the *author of the text*, usually a model, what to mend.
+Both parsers accept any string. If it is not a plan they raise ``PlanFormatError``; its message is written for the
+author of the text, usually a model, and says what to fix.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AFTER = re.compile(r"^(.*?\S)[ \t]+\(?after[ \t]+(none|[0-9]{1,6}(?:[ \t]*,[ \t
 
 @dataclass(frozen=True)
 class PlanFormat:
-    """A pair of pure functions; ``parse(render(plan))`` has the same steps as ``plan``."""
+    """A parser and a renderer, both pure; ``parse(render(plan))`` has the same steps as ``plan``."""
 
     name: str
     parse: Callable[[str], Plan]
@@ -39,10 +39,10 @@ class PlanFormat:
 
 
 def parse_numbered(text: str) -> Plan:
-    """Read numbered text into a plan; lines that follow a step without a number continue it.
+    """Parse numbered text; a line without a number continues the step before it.
 
-    Raises ``PlanFormatError`` when there is no step, a number is used twice, a dependency is
-    unknown, or dependencies form a circle.
+    Raises ``PlanFormatError`` if there is no step, a number occurs twice, a dependency is unknown, or the dependencies
+    form a cycle.
     """
     rationale: list[str] = []
     raw: list[tuple[int, list[str]]] = []
@@ -76,19 +76,19 @@ def parse_numbered(text: str) -> Plan:
 
 
 def render_numbered(plan: Plan) -> str:
-    """Write a plan as numbered text, rationale first; lines of it that look like steps are quoted with ``>``."""
+    """Render a plan as numbered text, rationale first; rationale lines that look like steps are quoted with ``>``."""
     lines = [f"> {line}" if _NUMBERED.match(line) else line for line in plan.rationale.splitlines()]
     return "\n".join([*lines, *(render_step(step) for step in plan.steps)])
 
 
 def render_step(step: PlanStep) -> str:
-    """One line: ``2. make door after 1``."""
+    """Render one step as a line such as ``2. make door after 1``."""
     after = ", ".join(map(str, step.after)) or ("none" if _AFTER.match(step.description) else "")
     return f"{step.id}. {step.description}{after and f' after {after}'}"
 
 
 def parse_json(text: str) -> Plan:
-    """Read the first JSON object in ``text`` into a plan. Raises ``PlanFormatError``."""
+    """Parse the first JSON object in ``text``. Raises ``PlanFormatError`` if it is not a plan."""
     start = text.find("{")
     if start < 0:
         raise PlanFormatError('no JSON object found; answer with {"steps": [{"id": 1, "description": "..."}]}')
@@ -100,12 +100,12 @@ def parse_json(text: str) -> Plan:
 
 
 def render_json(plan: Plan) -> str:
-    """Write a plan as one JSON object."""
+    """Render a plan as one JSON object."""
     return plan.model_dump_json(exclude_defaults=True)
 
 
 def _validated(data: object, numbers: Sequence[int] = ()) -> Plan:
-    """``numbers``: what the text calls its steps, to name them in the message; without, their place in the data."""
+    """The plan in ``data``. ``numbers``: the steps' numbers in the text, for messages; default: their positions."""
     try:
         return Plan.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Loading a local model, or an agent as it was trained, without importing torch before it is needed."""
+"""Load a local model, or a trained agent from a stage folder; torch is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def load_model(
     executor: str | Path | None = None,
     trained: bool = True,
 ) -> LocalModel:
-    """A model for ``Agent``: a shipped asset or folder, with trained adapters if some are given.
+    """Load a local model for ``Agent``.
 
-    ``checkpoint`` is a stage folder that a training run wrote (it knows its base model). ``planner`` and ``executor``
-    are LoRA adapters in PEFT's format on the base ``name``; a role without one is the base itself. ``trained``: False
-    gives a stage's model as it was before any training. Raises
-    ``ConfigError`` where there is no such model or ``hiplan[train]`` is not installed, ``CheckpointError`` for a broken
-    checkpoint.
+    ``name``: a shipped model or a folder with a Hugging Face model. ``checkpoint``: a stage folder of a training run,
+    which names its base model; give it alone. ``planner``, ``executor``: LoRA adapters in PEFT's format for the base
+    ``name``; a role without an adapter uses the base. ``trained=False`` loads a stage's model without its training.
+
+    Raises ``ConfigError`` if there is no such model or ``hiplan[train]`` is not installed, and ``CheckpointError`` if
+    the checkpoint is damaged.
     """
     try:
         from hiplan.models.local import LocalModel
@@ -45,7 +46,10 @@ def load_model(
         ) from None
     if checkpoint is not None:
         if name != "tiny-v1" or planner is not None or executor is not None:
-            raise ConfigError("a checkpoint knows its base and has both roles; give it alone, or adapters without it")
+            raise ConfigError(
+                f"checkpoint {str(checkpoint)!r} comes with its own base model and both roles; give it alone, or give "
+                "name, planner and executor without it"
+            )
         return load_stage(Path(checkpoint), trained)
     adapters: dict[Role, Path] = {}
     if planner is not None:
@@ -64,11 +68,12 @@ def load_agent(
     matcher: Matcher | None = None,
     trained: bool = True,
 ) -> Agent:
-    """The agent of a stage folder, as it was trained: weights, prompts, token limits, replan policy, matcher, turns.
+    """Load the agent of a stage folder with its weights, prompts, token limits, replan policy, matcher and turn limit.
 
-    ``make_env``: default hiplan's embedded environments. ``replan``, ``matcher``: where the stage was trained with
-    functions that have no name. ``trained``: False gives the agent as it was before any training. Raises
-    ``CheckpointError`` for a broken stage, ``ConfigError`` where such a function is missing.
+    ``make_env`` defaults to hiplan's embedded environments. ``replan`` and ``matcher`` are required if the stage was
+    trained with functions that have no name. ``trained=False`` loads the agent without its training.
+
+    Raises ``CheckpointError`` if the stage is damaged and ``ConfigError`` if a required function is missing.
     """
     about = stage_facts(Path(stage))
     model = load_model(checkpoint=stage, trained=trained)
@@ -86,14 +91,14 @@ def load_agent(
 
 
 def stage_facts(stage: Path) -> dict[str, Any]:
-    """What a stage folder says of its training. Raises ``CheckpointError`` where it is none."""
+    """The facts that a stage folder records about its training. Raises ``CheckpointError`` if it is not a stage."""
     from hiplan.models.stages import read_stage  # needs torch
 
     return read_stage(stage).about
 
 
-def played_by(sampler: Sampler) -> dict[str, Any]:
-    """What of a sampler a stage keeps for ``load_agent``; ``None`` for a function that has no name."""
+def sampler_facts(sampler: Sampler) -> dict[str, Any]:
+    """The settings of a sampler that a stage stores for ``load_agent``; ``None`` for a function that has no name."""
     return {
         "decoding": vars(sampler.decoding),
         "replan": name_of(sampler.replan, REPLAN_POLICIES),
@@ -105,5 +110,5 @@ def played_by(sampler: Sampler) -> dict[str, Any]:
 def _name(about: dict[str, Any], key: str, default: str) -> str:
     name = about.get(key, default)
     if name is None:
-        raise ConfigError(f"the stage was trained with a {key} function that has no name; pass it as {key}")
+        raise ConfigError(f"the stage was trained with a {key} function that has no name; pass the function as {key}=")
     return str(name)

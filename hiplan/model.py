@@ -1,8 +1,8 @@
-"""The model protocol: requests in, completions out; and ``ScriptedModel``, a double for tests.
+"""The model protocol, which maps requests to completions, and ``ScriptedModel``, an implementation for tests.
 
-A model answers a batch of requests at once. Each request is a conversation that ends in a prompt;
-the model must not change it. Sampling is seeded per request, so a completion does not depend on
-which other requests happened to be in the batch (up to rounding).
+A model answers a batch of requests in one call. Each request is a conversation that ends in a prompt; the model must
+not change it. Each request has its own seed, so a completion does not depend on the other requests in the batch, up to
+rounding.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from hiplan.trace import Conversation, Role
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to sample. ``temperature`` 0 is greedy. ``plan_tokens`` and ``action_tokens`` bound one answer."""
+    """How to sample. Temperature 0 is greedy; ``plan_tokens`` and ``action_tokens`` limit one answer of each role."""
 
     temperature: float = 1.0
     plan_tokens: int = 512
     action_tokens: int = 256
 
     def limit(self, role: Role) -> int:
-        """The most tokens of one answer by that role."""
+        """The token limit of one answer by ``role``."""
         return self.plan_tokens if role == "planner" else self.action_tokens
 
     def at(self, temperature: float | None) -> Decoding:
-        """The same limits at another temperature; unchanged for ``None``."""
+        """A copy with another temperature; unchanged if ``None``."""
         return self if temperature is None else replace(self, temperature=temperature)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Continue ``conversation`` as its role."""
+    """A request for the next answer in ``conversation``, by its role."""
 
     conversation: Conversation
     decoding: Decoding
@@ -56,12 +56,12 @@ Finish = Literal["stop", "length", "window"]
 
 @dataclass(frozen=True)
 class Completion:
-    """What a role wrote.
+    """One sampled answer of a role.
 
-    ``ids`` and ``logprobs`` (same length) are exactly what was sampled, end token included;
-    ``prompt_ids`` are the tokens of the prompts since the last answer. All three are empty for
-    models that exchange text. ``finish``: ``stop``, ``length`` (answer cut), or ``window`` (no room left).
-    ``reasoning``: what a thinking model wrote before ``text``; ``dropped``: how many of ``ids`` later turns do not see.
+    ``ids`` and ``logprobs`` (nats, same length) are the sampled tokens including the end token. ``prompt_ids`` are the
+    tokens of the prompts since the last answer. All three are empty for models that exchange text. ``finish``:
+    ``stop``, ``length`` (cut at the token limit), or ``window`` (the context window is full). ``reasoning``: what a
+    reasoning model wrote before ``text``. ``dropped``: how many of the first ``ids`` later turns do not see.
     """
 
     text: str
@@ -75,25 +75,25 @@ class Completion:
 
 @runtime_checkable
 class Model(Protocol):
-    """Anything that can answer a batch of requests, in order.
+    """Answers batches of requests.
 
-    ``prompts``: what the roles are told, and how their texts are read. A class that derives from it has prompts for
-    general instruction models and nothing to release.
+    ``prompts``: the texts given to the roles, and the parsers of their answers. A derived class inherits prompts for
+    general instruction models and a ``release`` that does nothing.
     """
 
     prompts: Prompts = FULL
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request. All requests of one call have the same role."""
+        """One completion per request, in order. All requests of one call have the same role."""
         ...
 
     def release(self) -> None:
-        """Free what is kept of conversations that have ended; one that continues is processed again."""
+        """Free cached state; a conversation that continues afterwards is processed again from its start."""
         return None
 
 
 class _Answer(BaseModel):
-    """What a completion must hold, whoever made it."""
+    """The attributes that ``complete`` requires of a completion, whatever its class."""
 
     text: StrictStr
     ids: Sequence[StrictInt]
@@ -105,32 +105,32 @@ class _Answer(BaseModel):
 
 
 def complete(model: Model, requests: Sequence[Request]) -> list[Completion]:
-    """The model's answers. Raises ``UserError`` for what are no completions; what else the model raises goes through.
+    """The model's completions, one per request. Raises ``UserError`` if the model returns anything else.
 
-    A ``StopIteration`` becomes a ``UserError``, too: it would end a generator that plays an episode without a word.
+    Exceptions of the model are not caught, except ``StopIteration``, which becomes a ``UserError``: in a generator it
+    would end the episode silently.
     """
     call, n = f"{type(model).__name__}.complete", len(requests)
     try:
         found = model.complete(requests)
     except StopIteration as error:
-        raise UserError(f"{call} raised {shown(error)}; let it raise another exception, which is not lost") from error
+        raise UserError(f"{call} raised {shown(error)}; raise an exception of another class") from error
+    expected = f"expected a list of {n} hiplan.Completion, one per request"
     if not isinstance(found, list | tuple) or len(found) != n:
-        got = f"{len(found)} of them" if isinstance(found, list | tuple) else shown(found, 80)
-        raise UserError(f"{call} should give {n} completions with text, it gave {got}")
+        got = f"a list of {len(found)}" if isinstance(found, list | tuple) else shown(found, 80)
+        raise UserError(f"{call} returned {got}; {expected}")
     for one in found:
         try:
             _Answer.model_validate(one, from_attributes=True)
         except ValidationError as error:
-            what = f"it gave {shown(one, 80)} ({problem(error)})"
-            raise UserError(f"{call} should give {n} completions with text, {what}") from None
+            raise UserError(f"{call} returned {shown(one, 80)} ({problem(error)}); {expected}") from None
     return list(found)
 
 
 class ScriptedModel(Model):
-    """A model that says what a script says: a list of texts, or a function of the conversation.
+    """A model for tests and examples: it returns given texts, one per request, or calls a function of the conversation.
 
-    A real implementation of the protocol for tests, examples and demonstrations. Raises ``UserError`` when a
-    list is used up.
+    Raises ``UserError`` if a request comes after the last text.
     """
 
     def __init__(self, script: Iterable[str] | Callable[[Conversation], str], prompts: Prompts = FULL) -> None:
@@ -146,7 +146,7 @@ class ScriptedModel(Model):
                     return line
                 asked = conversation.segments[-1].text
                 raise UserError(
-                    f"the script has no text left for the {conversation.role}, who was asked {asked[-80:]!r}; "
+                    f"the script has no text left for the {conversation.role}'s prompt {asked[-80:]!r}; "
                     "give ScriptedModel one text per request, or a function of the conversation"
                 )
 
@@ -157,6 +157,6 @@ class ScriptedModel(Model):
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on the parts' text alone; the only source of randomness in hiplan."""
+    """A 63-bit seed computed from the text of ``parts``; all seeds in hiplan come from it."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

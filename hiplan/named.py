@@ -1,4 +1,4 @@
-"""Functions and objects by name: one of hiplan's own, or ``module:name`` or ``file.py:name`` for a user's."""
+"""Look up functions and objects by name: hiplan's own, or a user's as ``module:name`` or ``file.py:name``."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ OURS = f"{Path(__file__).parent}{os.sep}"
 
 
 def named(name: str, known: Mapping[str, T], what: str) -> T:
-    """The entry of ``known``, or what ``module:name`` or ``file.py:name`` refers to; the code there is run.
+    """The entry of ``known`` with that name, or the object that ``module:name`` or ``file.py:name`` refers to.
 
-    Raises ``ConfigError`` that says what is missing.
+    Runs the code of that module or file. ``what`` names the kind of object in errors. Raises ``ConfigError`` if there
+    is no such object.
     """
     if name in known:
         return known[name]
     home, colon, attribute = name.rpartition(":")
     if not (colon and home and attribute):
         raise ConfigError(
-            f"no {what} is called {name!r}; expected one of {', '.join(known)}, or 'module:name' or 'file.py:name'"
+            f"unknown {what} {name!r}; expected one of {', '.join(known)}, or 'module:name' or 'file.py:name'"
         )
     module = _from_file(Path(home), what) if home.endswith(".py") else _from_path(home, what)
     try:
         found: T = getattr(module, attribute)
     except AttributeError:
-        raise ConfigError(f"{home!r} has no {attribute!r}; {name!r} should name a {what}") from None
+        raise ConfigError(f"{home!r} has no attribute {attribute!r}; expected {name!r} to be a {what}") from None
     return found
 
 
 def name_of(value: T, known: Mapping[str, T]) -> str | None:
-    """The name of a value; ``None`` where it is none of ``known``."""
+    """The name of a value in ``known``; ``None`` if it is not there."""
     return next((name for name, other in known.items() if other is value), None)
 
 
@@ -49,16 +50,16 @@ def _from_path(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"the module {name!r} with a {what} cannot be imported ({error}); install it, or give 'file.py:name'"
+            f"the module {name!r} of the {what} cannot be imported ({error}); install it, or give 'file.py:name'"
         ) from None
     except Exception as error:
-        raise ConfigError(f"the module {name!r} with a {what} cannot be run: {told(error)}") from error
+        raise ConfigError(f"the module {name!r} of the {what} cannot be run: {error_with_place(error)}") from error
 
 
 def _from_file(path: Path, what: str) -> Any:
-    """The file as a module, loaded once however often it is named."""
+    """The file as a module; each file is loaded once."""
     if not path.is_file():
-        raise ConfigError(f"no file at {str(path)!r}, which should hold a {what}")
+        raise ConfigError(f"there is no file {str(path)!r}; expected a Python file with a {what}")
     name = f"hiplan_user_{path.resolve().stem}_{abs(hash(path.resolve()))}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -69,23 +70,23 @@ def _from_file(path: Path, what: str) -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise ConfigError(f"{str(path)!r} with a {what} cannot be run: {told(error)}") from error
+            raise ConfigError(f"{str(path)!r} of the {what} cannot be run: {error_with_place(error)}") from error
     return sys.modules[name]
 
 
 @contextmanager
 def calling(what: str) -> Iterator[None]:
-    """Around a call of a user's function: what it raises becomes a ``UserError`` of one line that says where."""
+    """Convert exceptions of a user's function to a ``UserError`` with its place; ``what`` names the function."""
     try:
         yield
     except HiplanError:
         raise
     except Exception as error:
-        raise UserError(f"the {what} raised {told(error)}") from error
+        raise UserError(f"the {what} raised {error_with_place(error)}") from error
 
 
-def told(error: Exception) -> str:
-    """An error in a user's code as one line, with its place in the first file there that is not hiplan's."""
+def error_with_place(error: Exception) -> str:
+    """An error in a user's code as one line, with the line number in the first file that is not hiplan's."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", OURS))]
     place = next((f"{f.filename}, line {f.lineno}" for f in frames[::-1] if f.filename == frames[0].filename), "")
     return shorten(f"{type(error).__name__}: {error}", 200) + (f" ({place})" if place else "")

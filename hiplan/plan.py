@@ -1,8 +1,8 @@
 """Plans as typed objects: ``Plan``, ``PlanStep``, ``PlanRevision``.
 
-A plan is a goal and steps that may depend on each other. Step ids are stable across revisions,
-so two revisions can be compared step by step (kept, added, dropped, reworded, reordered).
-All three are frozen pydantic models: they cross the border to text and JSON.
+A plan is a goal and a sequence of steps that may depend on each other. Step ids are stable across revisions, so two
+revisions can be compared step by step (``diff``). All three are frozen pydantic models, because they are parsed from
+text and JSON.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from hiplan.text import printable
 
-ALSO = ". Also: "  # between a plan's first problem and the others
-NAMED = 5  # problems of a plan, in one message
+ALSO = ". Also: "  # separates a plan's first problem from the others
+NAMED = 5  # problems listed in one message
 MAX_STEPS = 1000
 MAX_STEP_CHARS = 500
 
 StepId = Annotated[int, Field(ge=1, le=999_999)]
 Words = Annotated[str, BeforeValidator(lambda value: printable(value) if isinstance(value, str) else value)]
-"""Text by a model or a person, which a file can hold."""
+"""Text written by a model or a person; lone surrogates are replaced, so that it can be stored as UTF-8."""
 
 
 class StepStatus(StrEnum):
-    """Where a step stands: ``open`` until ``done`` or ``failed``; ``active`` is an open one that is worked on."""
+    """The status of a step: ``open`` until ``done`` or ``failed``; ``active`` is the open step in progress."""
 
     OPEN = "open"
     DONE = "done"
@@ -39,15 +39,15 @@ class StepStatus(StrEnum):
 
 
 class ReplanKind(StrEnum):
-    """Why a plan should be looked at again."""
+    """Why the planner is asked for a revision."""
 
     STEP_FAILED = "failed"
     STUCK = "stuck"
     USED_UP = "used up"
-    CONTRADICTED = "contradicted"  # a step cannot succeed as written, though its turn may not have come
+    CONTRADICTED = "contradicted"  # a step cannot succeed as written; it may depend on steps that are still open
     OFF_PLAN = "off plan"
     NO_PROGRESS = "no progress"
-    LOOK = "look"  # nothing in particular: it is asked regularly
+    SCHEDULED = "look"  # a scheduled check
 
 
 class ReplanReason(BaseModel):
@@ -62,8 +62,8 @@ class ReplanReason(BaseModel):
 class PlanStep(BaseModel):
     """One step of a plan.
 
-    ``id`` is what the planner numbered it; ``after`` holds the ids of the steps it depends on. The description
-    is one line: runs of white space become one space.
+    ``id``: the number the planner gave it. ``after``: the ids of the steps it depends on. The description is one line;
+    each run of white space becomes one space.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,11 +81,11 @@ class PlanStep(BaseModel):
 class Plan(BaseModel):
     """An explicit global plan.
 
-    ``steps`` stand in the order the planner wants them done. ``revision`` counts from 0 (the first
-    plan of an episode). ``rationale`` is what the planner wrote before its first step.
+    ``steps`` are in the planner's intended order. ``revision`` counts from 0, the first plan of an episode.
+    ``rationale``: what the planner wrote before its first step.
 
-    Raises ``ValueError`` (pydantic's) that names up to ``NAMED`` ``problems``: duplicate ids, a dependency on an
-    unknown step, a cycle.
+    Raises pydantic's ``ValidationError`` with up to ``NAMED`` of the plan's ``problems``: duplicate ids, dependencies
+    on unknown steps, cycles.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,7 +105,7 @@ class Plan(BaseModel):
         return self
 
     def step(self, step_id: int) -> PlanStep:
-        """The step with that id; ``KeyError`` where there is none."""
+        """The step with that id. Raises ``KeyError`` if there is none."""
         for step in self.steps:
             if step.id == step_id:
                 return step
@@ -113,7 +113,7 @@ class Plan(BaseModel):
 
 
 class PlanRevision(BaseModel):
-    """A planner's answer to a request to revise: a new plan, or ``None`` for *keep*."""
+    """A planner's answer: a plan, or ``None``, which means *no plan* for a first plan and *keep* for a revision."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -123,7 +123,7 @@ class PlanRevision(BaseModel):
 
 @dataclass(frozen=True)
 class PlanScore:
-    """A judge's three scores of a plan, each from 1 to 5 (arXiv 2508.00344)."""
+    """A judge's three scores of a plan, each from 1 (worst) to 5 (best) (PilotRL, arXiv 2508.00344)."""
 
     correctness: float
     followability: float
@@ -135,21 +135,21 @@ class PlanScore:
 
     @property
     def passes(self) -> bool:
-        """PilotRL's filter for given plans: mean at least 4.5, correctness at least 4, the others 5."""
+        """PilotRL's filter for given plans: mean at least 4.5, correctness at least 4, the other two 5."""
         return self.mean >= 4.5 and self.correctness >= 4 and self.followability == 5 == self.standardisation
 
     @property
     def perfect(self) -> bool:
-        """PilotRL's filter where the judge had no reference trajectory: all three 5."""
+        """PilotRL's filter if the judge had no reference trajectory: all three scores 5."""
         return self.correctness == self.followability == self.standardisation == 5
 
 
 class PlanDiff(BaseModel):
-    """How ``after`` differs from ``before``, as step ids.
+    """The difference between two revisions, as step ids.
 
-    ``kept``: same text (their place or what they wait for may differ). ``moved``: the fewest common steps that must
-    change their place. ``rewired``: common steps that wait for others than before. ``done``: left out because they
-    were done; ``dropped``: left out though they were not.
+    ``kept``: steps with the same text; their position and dependencies may differ. ``reworded``: steps with another
+    text. ``rewired``: steps with other dependencies. ``moved``: a smallest set of common steps whose move gives the new
+    order. ``added``: new ids. ``done`` and ``dropped``: steps left out after and before they were done.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -164,12 +164,12 @@ class PlanDiff(BaseModel):
 
     @property
     def distance(self) -> int:
-        """The edit distance: steps reworded, rewired, moved, added and dropped. Leaving out what is done is no edit."""
+        """The edit distance: the number of steps reworded, rewired, moved, added, or dropped; ``done`` counts 0."""
         return sum(map(len, (self.reworded, self.rewired, self.moved, self.added, self.dropped)))
 
 
 def diff(before: Plan, after: Plan, done: Collection[int] = ()) -> PlanDiff:
-    """Compare two revisions by step id; ``done``: the steps of ``before`` that were done when ``after`` came."""
+    """Compare two revisions by step id; ``done``: the steps of ``before`` that were done at the revision."""
     old = {step.id: step for step in before.steps}
     new = {step.id: step for step in after.steps}
     common = [i for i in old if i in new]
@@ -188,8 +188,8 @@ def diff(before: Plan, after: Plan, done: Collection[int] = ()) -> PlanDiff:
 
 
 def _longest_rising(values: Sequence[int]) -> set[int]:
-    """The members of a longest rising subsequence of different numbers (patience sorting)."""
-    tops: list[int] = []  # the smallest end of a rising subsequence of each length
+    """The members of a longest increasing subsequence of distinct numbers (patience sorting)."""
+    tops: list[int] = []  # the smallest last value of an increasing subsequence of each length
     before: dict[int, int | None] = {}
     for value in values:
         pile = bisect_left(tops, value)
@@ -204,21 +204,21 @@ def _longest_rising(values: Sequence[int]) -> set[int]:
 
 
 def problems(steps: Sequence[PlanStep]) -> list[str]:
-    """What keeps these steps from being a plan, each named; empty for a plan.
+    """The problems that make these steps an invalid plan, one text each; empty for a valid plan.
 
-    Numbers used twice, unknown ones, circles, and steps that can never begin because of those.
+    Duplicate ids, dependencies on unknown steps, cycles, and steps that can never start because of those.
     """
     return list(_problems(steps))
 
 
 def _problems(steps: Sequence[PlanStep]) -> Iterator[str]:
-    """One at a time, because a text can hold very many and few are shown; each in time linear in the plan."""
+    """Lazy, because a text can have many problems and only a few are shown; each takes time linear in the plan."""
     counts = Counter(step.id for step in steps)
     for i in sorted(i for i, n in counts.items() if n > 1):
         yield f"step number {i} is used twice; give every step a number of its own"
     after: dict[int, dict[int, None]] = {i: {} for i in counts}
     before: dict[int, list[int]] = {i: [] for i in counts}
-    hopeless: set[int] = set()
+    impossible: set[int] = set()  # steps with a problem of their own
     for step in steps:
         for other in step.after:
             if other in counts:
@@ -226,13 +226,13 @@ def _problems(steps: Sequence[PlanStep]) -> Iterator[str]:
                 before[other].append(step.id)
             else:
                 yield f"step {step.id} comes after step {other}, but there is no step {other}"
-                hopeless.add(step.id)
+                impossible.add(step.id)
     for circle in _circles(after):
         chain = " after ".join(map(str, [*circle, circle[0]]))
         yield f"the steps wait for each other in a circle: {chain}"
-        hopeless |= set(circle)
-    causes: dict[int, int] = {}  # the smallest hopeless step that a step waits for
-    for cause in sorted(hopeless):
+        impossible |= set(circle)
+    causes: dict[int, int] = {}  # per step, the smallest impossible step that it depends on
+    for cause in sorted(impossible):
         reached = [cause]
         while reached:
             for i in before[reached.pop()]:
@@ -240,16 +240,16 @@ def _problems(steps: Sequence[PlanStep]) -> Iterator[str]:
                     causes[i] = cause
                     reached.append(i)
     for step in steps:
-        if step.id in causes and step.id not in hopeless:
+        if step.id in causes and step.id not in impossible:
             yield f"step {step.id} can never begin: it waits for step {causes[step.id]}"
 
 
 def _circles(after: Mapping[int, Iterable[int]]) -> Iterator[list[int]]:
-    """Circles without a common step, so that none is left without them: depth-first search, linear in all.
+    """Disjoint cycles whose removal leaves no cycle, by one depth-first search in linear time.
 
-    networkx's ``find_cycle`` begins anew at every step, which takes minutes on a large plan.
+    networkx's ``find_cycle`` restarts at every step, which takes minutes on a large plan.
     """
-    over: set[int] = set()  # steps that lead to no circle, and those of the circles found
+    over: set[int] = set()  # steps that lead to no cycle, and the steps of the cycles found
     for start in after:
         while start not in over:
             path, place, ahead = [start], {start: 0}, [iter(after[start])]

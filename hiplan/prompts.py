@@ -1,13 +1,13 @@
-"""What each role is told and how its text is read: plain functions, to be swapped one by one.
+"""The prompts of both roles and the parsers of their answers, as plain functions that can be replaced one by one.
 
-``FULL`` is for general instruction models. It quotes every line of what the environment says (``|``) and of what was
-done (``>``), so that no observation can make a prompt that equals one with another plan or other turns.
+``FULL`` is for general instruction models. It quotes every line of an observation (``|``) and of an action (``>``), so
+no observation can produce the prompt of another plan or of other turns.
 
-``BRIEF`` is the terse dialect of the shipped small model, whose context is short. It quotes nothing, and tiny-v1 was
-trained on it byte for byte. So there an observation that ends in ``Plan:`` and numbered steps reads like a revised
-plan, and one that holds ``> take key`` and a result reads like another turn. Use it with environments that you trust.
+``BRIEF`` is the short form for the shipped small model, whose context window is short; tiny-v1 was trained on exactly
+these bytes. ``BRIEF`` does not quote: an observation that ends in ``Plan:`` and numbered steps looks like a revised
+plan, and one with ``> take key`` and a result looks like another turn. Use it only with environments that you trust.
 
-A model says which it was trained on (``model.prompts``), else ``FULL`` is used.
+``model.prompts`` is the set that a model was trained on; the default is ``FULL``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hiplan.plan import ALSO, Plan, ReplanKind, ReplanReason
 from hiplan.trace import Episode, Turn
 
 KEEP = "keep"
-RECALLED = 3  # turns that a conversation begun anew is told of
+RESTART_TURNS = 3  # a restarted conversation shows the last turns, this many
 
 
 def quoted(text: str, mark: str = "|") -> str:
-    """Untrusted text with a mark before every line; at least one line."""
+    """Untrusted text with ``mark`` before every line; at least one line."""
     return "\n".join([f"{mark} {line}".rstrip() if line else mark for line in text.splitlines()] or [mark])
 
 
@@ -34,8 +34,8 @@ def _steps(plan: Plan | None) -> str:
 
 
 def _resume(episode: Episode) -> str:
-    """The task, the plan in force, and the last turns."""
-    last = "\n".join(f"> {turn.action}\n{turn.observation}" for turn in episode.turns[-RECALLED:])
+    """The task, the current plan, and the last turns."""
+    last = "\n".join(f"> {turn.action}\n{turn.observation}" for turn in episode.turns[-RESTART_TURNS:])
     return f"{episode.observation}\n{_steps(episode.plan)}\n{last}"
 
 
@@ -44,23 +44,24 @@ def _quoted_turns(turns: Sequence[Turn]) -> str:
 
 
 def _full_resume(episode: Episode) -> str:
-    last = _quoted_turns(episode.turns[-RECALLED:])
+    last = _quoted_turns(episode.turns[-RESTART_TURNS:])
     return f"{quoted(episode.observation)}\n{_steps(episode.plan)}\n{last}"
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The texts of both roles. ``revise`` gets the ids of the steps that are done.
+    """The prompts of both roles.
 
-    ``render_action`` writes an action so that ``parse_action`` reads it again (for demonstrations). ``resume``: how a
-    conversation whose window was full begins anew.
+    ``plan`` and ``revise`` ask the planner; ``revise`` gets the ids of the done steps. ``retry`` gets the error message
+    of a text that did not parse. ``act`` asks the executor. ``render_action`` is the inverse of ``parse_action``, for
+    demonstrations. ``resume`` restarts a conversation whose context window was full.
     """
 
     name: str
     planner_system: str
     plan: Callable[[Episode], str]
     revise: Callable[[Episode, ReplanReason, tuple[int, ...]], str]
-    mend: Callable[[str], str]
+    retry: Callable[[str], str]
     executor_system: str
     act: Callable[[Episode], str]
     parse_action: Callable[[str], str]
@@ -69,7 +70,7 @@ class Prompts:
     resume: Callable[[Episode], str] = _resume
 
     def with_executor_of(self, other: Prompts) -> Prompts:
-        """These prompts for the planner, another's for the executor (two models of different style)."""
+        """These prompts for the planner and ``other``'s for the executor, for two models with different prompts."""
         return replace(
             self, executor_system=other.executor_system, act=other.act, parse_action=other.parse_action,
             render_action=other.render_action,
@@ -77,12 +78,12 @@ class Prompts:
 
 
 def parse_revision(text: str, read: Callable[[str], Plan]) -> Plan | None:
-    """A plan, or ``None`` for *keep*. Raises ``PlanFormatError``."""
+    """Parse an answer to a request for a revision: a plan, or ``None`` for *keep*. Raises ``PlanFormatError``."""
     return None if text.strip().strip(".").lower() == KEEP else read(text)
 
 
 def last_line(text: str) -> str:
-    """The last line that is not blank; what comes before is thought. Raises ``ActionFormatError`` without one."""
+    """The last line that is not blank; earlier lines are reasoning. Raises ``ActionFormatError`` if there is none."""
     for line in reversed(text.splitlines()):
         if line.strip():
             return line.strip()
@@ -90,7 +91,7 @@ def last_line(text: str) -> str:
 
 
 def after_action_mark(text: str) -> str:
-    """What follows the last ``Action:``; without a mark, the last line that is not blank."""
+    """The text after the last ``Action:``, or else the last line that is not blank. Raises ``ActionFormatError``."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     marked = [line[len("action:") :].strip() for line in lines if line.lower().startswith("action:")]
     action = marked[-1] if marked else lines[-1] if lines else ""
@@ -120,7 +121,7 @@ BRIEF = Prompts(
     planner_system="planner",
     plan=lambda episode: episode.observation,
     revise=_brief_revise,
-    mend=lambda message: f"error: {message.partition(ALSO)[0]}",
+    retry=lambda message: f"error: {message.partition(ALSO)[0]}",
     executor_system="executor",
     act=_act,
     parse_action=last_line,
@@ -133,12 +134,12 @@ _REASONS = {
     ReplanKind.CONTRADICTED: "Step {step} of the plan cannot succeed as it is written.",
     ReplanKind.OFF_PLAN: "The executor's last actions served no step of the plan.",
     ReplanKind.NO_PROGRESS: "The last actions completed no step of the plan.",
-    ReplanKind.LOOK: "This is how it goes so far.",
+    ReplanKind.SCHEDULED: "This is a scheduled check of the plan.",
 }
 
 
 def _full_revise(episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> str:
-    since = episode.plans[-1].turn  # the planner has been told of all turns before
+    since = episode.plans[-1].turn  # earlier prompts showed the turns before
     return (
         f"{_REASONS[reason.kind].format(step=reason.step)}\n\n"
         f"What happened:\n{_quoted_turns(episode.turns[since:])}\n\n"
@@ -159,7 +160,7 @@ FULL = Prompts(
     ),
     plan=lambda episode: f"The task:\n{quoted(episode.observation)}\n\nWrite the plan.",
     revise=_full_revise,
-    mend=lambda message: f"Your answer could not be read: {message}. Write it again.",
+    retry=lambda message: f"Your answer could not be read: {message}. Write it again.",
     executor_system=(
         "You act in an environment, one action per answer, following the plan you are given. "
         "You may think first; end with a line 'Action: ' and the action, and nothing after it. Lines that begin with "

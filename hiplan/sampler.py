@@ -1,8 +1,7 @@
-"""Playing episodes: ``Sampler`` holds what that takes, and everything that plays episodes is given one.
+"""``Sampler`` plays episodes: it holds the model, the environments, the replan policy, the limits and the decoding.
 
-``run`` advances many episodes at once and answers their requests role by role: those that wait for the same role are
-answered by one model call, and the role that most of them wait for goes first. Apps play one episode at a time
-(``hiplan.agent``). Both advance the same ``Playing``.
+``Sampler.run`` plays many episodes in one batch. Each model call answers all pending requests of one role, and the role
+with the most pending requests goes first. ``hiplan.agent`` plays one episode at a time. Both use ``EpisodeRunner``.
 """
 
 from __future__ import annotations
@@ -36,14 +35,16 @@ from hiplan.executors import Executor, ExecutorProtocol
 from hiplan.model import Completion, Decoding, Model, Request, complete, derive_seed
 from hiplan.planners import Planner, PlannerProtocol
 from hiplan.task import StepResult, Task
+from hiplan.text import shown
 from hiplan.trace import ROLES, Episode, Role, StopReason, printable
 
 
 @dataclass(frozen=True)
 class Job:
-    """One episode to play. ``seed`` fixes all sampling in it; ``decoding`` overrides the sampler's.
+    """One episode to play.
 
-    ``start``: an episode replayed up to a turn, to be continued instead of a new one.
+    ``seed`` determines all sampling in the episode. ``decoding`` overrides the sampler's. ``start`` continues a
+    replayed episode instead of starting a new one.
     """
 
     task: Task
@@ -59,10 +60,11 @@ Play = Callable[[Sequence[Job]], list[Episode]]
 
 @dataclass(frozen=True)
 class Sampler:
-    """What playing episodes takes.
+    """Everything needed to play episodes.
 
-    ``replan``: when the planner is asked to revise. ``matcher``: which steps an action serves. ``share``: has the jobs
-    played by several processes (``hiplan.training.processes``). Raises ``UserError`` for what is not a ``Model``.
+    ``replan`` decides when to ask the planner for a revision. ``matcher`` decides which steps an action serves.
+    ``share`` distributes jobs over several processes (``hiplan.training.processes``). Raises ``UserError`` if ``model``
+    is not a ``Model``.
     """
 
     model: Model
@@ -76,8 +78,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if not isinstance(self.model, Model):
             raise UserError(
-                f"{type(self.model).__name__!r} is not a model: it needs complete(requests), prompts and release(); "
-                "derive it from hiplan.Model, which has defaults for the last two"
+                f"model={shown(self.model)} is not a hiplan.Model; expected an object with complete(requests), prompts "
+                "and release(); derive its class from hiplan.Model, which has defaults for the last two"
             )
 
     @property
@@ -91,10 +93,10 @@ class Sampler:
         return Executor(self.model.prompts)
 
     def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
-        """Play all jobs to their end; episodes come back in the jobs' order.
+        """Play all jobs to their end and return the episodes in the order of the jobs.
 
-        ``on_done`` is called as each episode ends. A failed episode is recorded with its error and its siblings
-        continue. Exceptions raised by the model end the whole rollout.
+        ``on_done`` is called as each episode ends. An error ends its own episode and is recorded there; the other
+        episodes continue. An exception raised by the model aborts the whole rollout.
         """
 
         def play(mine: Sequence[Job]) -> list[Episode]:
@@ -103,46 +105,46 @@ class Sampler:
         return self.share(jobs, play) if self.share else play(jobs)
 
     def _play(self, jobs: Sequence[Job], on_done: Callable[[Episode], None]) -> list[Episode]:
-        playing = [Playing(self, job) for job in jobs]
-        waiting: dict[Playing, Generate] = {}
+        runners = [EpisodeRunner(self, job) for job in jobs]
+        waiting: dict[EpisodeRunner, Generate] = {}
 
-        def advance(one: Playing, answer: Completion | None) -> None:
-            waiting.pop(one, None)
+        def advance(runner: EpisodeRunner, answer: Completion | None) -> None:
+            waiting.pop(runner, None)
             try:
-                effect = one.start() if answer is None else one.advance(answer)
+                effect = runner.start() if answer is None else runner.advance(answer)
                 while effect is not None and not isinstance(effect, Generate):
-                    effect = one.advance(None)  # nobody watches: events have no answer
-            except Exception:  # in the record; a broken task or engine must not end its siblings
+                    effect = runner.advance(None)  # no one handles events here
+            except Exception:  # recorded in the episode; the other episodes continue
                 effect = None
             if effect is None:
-                on_done(one.episode)
+                on_done(runner.episode)
             else:
-                waiting[one] = effect
+                waiting[runner] = effect
 
         try:
-            for one in playing:
-                advance(one, None)
+            for runner in runners:
+                advance(runner, None)
             while waiting:
-                by_role: dict[Role, list[Playing]] = {role: [] for role in ROLES}
-                for one in playing:
-                    if one in waiting:
-                        by_role[waiting[one].conversation.role].append(one)
+                by_role: dict[Role, list[EpisodeRunner]] = {role: [] for role in ROLES}
+                for runner in runners:
+                    if runner in waiting:
+                        by_role[waiting[runner].conversation.role].append(runner)
                 batch = by_role[max(ROLES, key=lambda role: len(by_role[role]))]
-                requests = [one.request(waiting[one]) for one in batch]
-                for one, completion in zip(batch, complete(self.model, requests), strict=True):
-                    advance(one, completion)
-        finally:  # the model may fail, or a person interrupt
-            for one in playing:
-                one.close()
+                requests = [runner.request(waiting[runner]) for runner in batch]
+                for runner, completion in zip(batch, complete(self.model, requests), strict=True):
+                    advance(runner, completion)
+        finally:  # also if the model fails or the user interrupts
+            for runner in runners:
+                runner.close()
         self.model.release()
-        return [one.episode for one in playing]
+        return [runner.episode for runner in runners]
 
 
-class Playing:
-    """One episode under way: its record, its loop and its environment.
+class EpisodeRunner:
+    """Runs the loop of one episode against its environment; ``episode`` is the record.
 
-    ``start`` and ``advance`` return the next effect that the driver has to answer, a ``Generate`` or an event, and
-    ``None`` at the end; the environment answers the others here. What goes wrong is recorded in
+    ``start`` and ``advance`` return the next effect that the caller has to answer, a ``Generate`` or an event, and
+    ``None`` at the end. The runner itself answers the effects that concern the environment. Errors are recorded in
     ``episode`` and raised.
     """
 
@@ -154,11 +156,11 @@ class Playing:
         self._asked = sum(len(talk.answers()) for role in ROLES for talk in self.episode.exchanges(role))
 
     def start(self) -> Effect[Any] | None:
-        """Build and reset the environment, and run up to the first effect."""
+        """Build and reset the environment, then run up to the first effect for the caller."""
         job, sampler = self.job, self.sampler
         with self._recorded():
             if self._env is None:
-                with engine("building the environment"):
+                with environment_call("building the environment"):
                     self._env = sampler.make_env(job.task)
                 self.episode.observation = first_observation(self._env, job.task)
             tracker = job.start.tracker if job.start else None
@@ -168,7 +170,7 @@ class Playing:
         return self.advance(None)
 
     def advance(self, answer: Any) -> Effect[Any] | None:
-        """Send the loop the answer to the last effect; the next one."""
+        """Send the answer to the last effect and return the next effect for the caller."""
         assert self._loop is not None and self._env is not None
         with self._recorded():
             try:
@@ -181,29 +183,29 @@ class Playing:
         return None
 
     def request(self, effect: Generate) -> Request:
-        """What to ask the model; every request of an episode has a seed of its own."""
+        """The model request for an effect; every request of an episode has its own seed."""
         self._asked += 1
         conversation, decoding = effect.conversation, self.job.decoding or self.sampler.decoding
         seed = derive_seed(self.job.seed, conversation.role, self._asked)
         return Request(conversation, decoding.at(effect.temperature), seed)
 
     def end(self, error: BaseException) -> None:
-        """Record why the episode ended early, and free its environment; one that has ended stays as it is."""
+        """Record why the episode ended early and close its environment; no effect on an episode that has ended."""
         if self.episode.stop is None:
-            failed = isinstance(error, Exception)  # not so where a person or the event loop cancels
+            failed = isinstance(error, Exception)  # false for a cancellation by the user or the event loop
             self.episode.stop = StopReason.FAULT if failed else StopReason.CANCELLED
-            self.episode.error = describe(error) if failed else ""
+            self.episode.error = error_text(error) if failed else ""
         self.close()
 
     def close(self) -> None:
-        """Free the environment; may be called twice. What was played stays, whatever ``env.close`` raises."""
+        """Close the environment; may be called twice. An error in ``env.close`` is recorded, not raised."""
         env, self._env = self._env, None
         try:
             if env is not None:
-                with engine("close"):
+                with environment_call("close"):
                     env.close()
         except HiplanError as error:
-            self.episode.error = self.episode.error or describe(error)
+            self.episode.error = self.episode.error or error_text(error)
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
@@ -214,71 +216,71 @@ class Playing:
             raise
 
 
-def describe(error: BaseException) -> str:
-    """An error as ``Episode.error`` keeps it."""
+def error_text(error: BaseException) -> str:
+    """An error as the text of ``Episode.error``."""
     return printable(f"{type(error).__name__}: {error}")
 
 
 def first_observation(env: Environment, task: Task) -> str:
-    """Reset the environment. Raises ``EnvironmentFault`` where it fails."""
-    with engine("reset"):
+    """Reset the environment and return its first observation. Raises ``EnvironmentFault`` if that fails."""
+    with environment_call("reset"):
         return printable(_text("reset", env.reset(task)))
 
 
 @contextmanager
-def engine(call: str) -> Iterator[None]:
-    """Whatever an environment raises comes out as ``EnvironmentFault``; hiplan's own errors stay what they are."""
+def environment_call(call: str) -> Iterator[None]:
+    """Convert exceptions of an environment to ``EnvironmentFault``; hiplan's own errors pass unchanged."""
     try:
         yield
     except HiplanError:
         raise
     except Exception as error:
-        raise EnvironmentFault(f"{call} raised {describe(error)}") from error
+        raise EnvironmentFault(f"{call} raised {error_text(error)}") from error
 
 
 def answer_locally(effect: Effect[Any], env: Environment) -> Any:
-    """The environment's answer to an effect. Raises ``EnvironmentFault`` where the environment fails."""
+    """The environment's answer to an effect. Raises ``EnvironmentFault`` if the environment fails."""
     match effect:
         case Act(action, steps):
             return _acted(env, action, steps)
         case Reset(task):
             return first_observation(env, task)
         case AskPlan():
-            with engine("oracle_plan"):
+            with environment_call("oracle_plan"):
                 return env.oracle_plan() if isinstance(env, Oracle) else None
         case AskAction(step):
-            with engine("oracle_action"):
+            with environment_call("oracle_action"):
                 return str(env.oracle_action(step)) if isinstance(env, Oracle) else None
         case AskCoverage(steps) if isinstance(env, PlanAware):
-            with engine("subgoal_of"):  # a list first: a generator would turn a StopIteration into another error
+            with environment_call("subgoal_of"):  # a list: a generator would turn a StopIteration into a RuntimeError
                 return Coverage(env.subgoals(), tuple([env.subgoal_of(step) for step in steps]))
     return None
 
 
 def _acted(env: Environment, action: str, steps: tuple[str, ...]) -> Outcome:
     aware = env if steps and isinstance(env, PlanAware) else None
-    with engine("serves"):
+    with environment_call("serves"):
         serves = tuple([aware.serves(step, action) for step in steps]) if aware else None
-    with engine(f"step({action[:80]!r})"):
+    with environment_call(f"step({action[:80]!r})"):
         result = _checked(action, env.step(action))
-    with engine("step_status"):
+    with environment_call("step_status"):
         status = tuple([aware.step_status(step) for step in steps]) if aware else None
-    with engine("state_key"):
+    with environment_call("state_key"):
         return Outcome(result, serves, status, printable(repr(env.state_key())))
 
 
 def _checked(action: str, result: StepResult) -> StepResult:
-    """The result with a printable observation. Raises ``EnvironmentFault`` for what is no result."""
+    """The result with a printable observation. Raises ``EnvironmentFault`` if it is not a valid ``StepResult``."""
     call = f"step({action[:80]!r})"
     if not isinstance(result, StepResult):
-        raise EnvironmentFault(f"{call} returned a {type(result).__name__}, expected a hiplan.StepResult")
+        raise EnvironmentFault(f"{call} returned a {type(result).__name__}; expected a hiplan.StepResult")
     if not (isinstance(result.reward, int | float) and math.isfinite(result.reward)):
-        raise EnvironmentFault(f"{call} gave the reward {result.reward!r}; expected a number")
+        raise EnvironmentFault(f"{call} returned the reward {result.reward!r}; expected a finite number")
     flags: dict[str, Any] = {}
     for name in ("terminated", "truncated", "refused", "success"):
         value = getattr(result, name)
         if not isinstance(value, int) and not (name == "success" and value is None):  # bool is an int
-            raise EnvironmentFault(f"{call} gave {name} {value!r}; expected True or False")
+            raise EnvironmentFault(f"{call} returned {name}={value!r}; expected True or False")
         flags[name] = None if value is None else bool(value)
     observation = printable(_text(call, result.observation))
     return replace(result, observation=observation, reward=float(result.reward), **flags)
@@ -286,5 +288,5 @@ def _checked(action: str, result: StepResult) -> StepResult:
 
 def _text(call: str, value: object) -> str:
     if not isinstance(value, str):
-        raise EnvironmentFault(f"{call} gave a {type(value).__name__} for an observation, expected text")
+        raise EnvironmentFault(f"{call} returned a {type(value).__name__} as the observation; expected a str")
     return value

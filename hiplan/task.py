@@ -1,4 +1,4 @@
-"""Tasks and what an action leads to."""
+"""``Task``, and ``StepResult``, the result of an action."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 class Task(BaseModel):
-    """What to do, addressed by content: the environment's name and its parameters (with a seed)."""
+    """A task: the name of its environment and the environment's parameters, which include any seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,19 +20,19 @@ class Task(BaseModel):
 
     @property
     def id(self) -> str:
-        """A short name that depends on the content alone."""
+        """A short name; equal for equal content."""
         text = json.dumps([self.env, self.params], sort_keys=True)
         return f"{self.env}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an action led to.
+    """The result of an action.
 
-    ``reward`` is in the environment's own units (1.0 = task solved for the embedded ones).
-    ``terminated``: the task ended; ``truncated``: a limit of the environment's own was hit.
-    ``refused``: the action was illegal or malformed and changed nothing. ``success``: whether the task is solved;
-    ``None`` leaves it to the total reward, of which 1 is success.
+    ``reward``: in the environment's own units; the embedded environments give 1.0 in total for a solved task.
+    ``terminated``: the task ended. ``truncated``: the environment's own limit ended it. ``refused``: the action was
+    illegal or malformed and changed nothing. ``success``: whether the task is solved; if ``None``, a task counts as
+    solved when it terminates with a total reward of at least 1.
     """
 
     observation: str

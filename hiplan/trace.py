@@ -1,8 +1,7 @@
-"""What happened, token-exact: ``Conversation``, ``Turn``, ``PlanRecord``, ``Episode``.
+"""The token-exact record of an episode: ``Conversation``, ``Turn``, ``PlanRecord``, ``Episode``.
 
-Each role has a conversation of its own that only grows. Sampled tokens are kept with their
-log-probabilities and never decoded and encoded again, so a conversation is at once the KV cache's
-key, the training row and the transcript.
+Each role has its own append-only conversation. Sampled tokens are stored with their log-probabilities and are never
+decoded and encoded again, so a conversation serves as the KV cache's key, the training row and the transcript.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def _figures(values: Sequence[float]) -> list[float | str]:
     return [value if isfinite(value) else str(value) for value in values]
 
 
-# JSON has no word for what is not finite: it is written as the text "nan" or "-inf", which is read back as the number.
+# JSON has no NaN and no infinity: they are written as the strings "nan" and "-inf" and read back as numbers.
 Figure = Annotated[float, PlainSerializer(lambda value: _figures([value])[0], float | str, when_used="json")]
 Figures = Annotated[tuple[float, ...], PlainSerializer(_figures, list[float | str], when_used="json")]
 
@@ -38,34 +37,33 @@ Figures = Annotated[tuple[float, ...], PlainSerializer(_figures, list[float | st
 class StopReason(StrEnum):
     """Why an episode ended."""
 
-    TERMINATED = "terminated"  # the environment said that the task ended
+    TERMINATED = "terminated"  # the environment reported the end of the task
     TURN_LIMIT = "turn limit"
     STUCK = "stuck"  # too many refused actions in a row
     WINDOW_FULL = "window full"
     CANCELLED = "cancelled"
-    FAULT = "fault"  # the engine or the model failed; see Episode.error
+    FAULT = "fault"  # the environment or the model failed; see Episode.error
 
 
 class Verdict(StrEnum):
-    """How an action stands to the plan."""
+    """How an action relates to the plan."""
 
     ON_PLAN = "on plan"
     PREMATURE = "premature"  # serves a step whose dependencies are not done
     REPEATED = "repeated"  # serves a step that is done already
     OFF_PLAN = "off plan"  # serves no step
-    UNPLANNED_RECOVERY = "unplanned recovery"  # serves no step, but had an effect right after something had failed
+    UNPLANNED_RECOVERY = "unplanned recovery"  # serves no step, but had an effect right after a failure
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One stretch of a conversation by one author.
+    """A part of a conversation by one author.
 
-    ``ids``: its tokens, with the template's delimiters for prompts; empty where a model works on text.
-    ``logprobs``: one per id for sampled segments, of the distribution that was sampled. ``turn``: the
-    turn it belongs to, counted from 0. ``finish``: ``stop`` or ``length`` for sampled segments.
-    ``trained``: False for sampled text that must carry no loss. ``reasoning``: what a thinking model wrote before
-    ``text``. ``dropped``: how many of ``ids``, counted from the first, later turns no longer see. ``mistake``: why a
-    sampled text could not be used; empty where it could.
+    ``ids``: its tokens, for prompts including the template's delimiters; empty if the model exchanges text.
+    ``logprobs``: for sampled segments, one per id, in nats, under the distribution that was sampled. ``turn``: the turn
+    it belongs to, from 0. ``finish``: for sampled segments, ``stop``, ``length`` or ``window``. ``trained``: False for
+    sampled text that must not carry loss. ``reasoning``: what a reasoning model wrote before ``text``. ``dropped``: how
+    many of the first ``ids`` later turns do not see. ``mistake``: why a sampled text could not be used, else empty.
     """
 
     author: Author
@@ -83,13 +81,13 @@ class Segment:
 
 @dataclass(eq=False)
 class Conversation:
-    """An append-only exchange with one role; compared by identity, so it can key a cache."""
+    """An append-only conversation with one role; hashed by identity, so that it can be a cache key."""
 
     role: Role
     segments: list[Segment] = field(default_factory=list)
 
     def ask(self, text: str, turn: int, author: Author = "user") -> None:
-        """Append a prompt; its tokens are filled in with the answer."""
+        """Append a prompt; ``answer`` fills in its tokens."""
         self.segments.append(Segment(author, text, "prompt", turn))
 
     def pending(self) -> list[Segment]:
@@ -111,7 +109,7 @@ class Conversation:
         reasoning: str = "",
         dropped: int = 0,
     ) -> None:
-        """Append what the role wrote; ``prompt_ids`` are the tokens of all pending prompts."""
+        """Append the role's answer; ``prompt_ids`` are the tokens of all pending prompts."""
         if prompt_ids and self.segments:
             last = self.segments[-1]
             self.segments[-1] = Segment(last.author, last.text, last.kind, last.turn, tuple(prompt_ids))
@@ -122,11 +120,11 @@ class Conversation:
         )  # fmt: skip
 
     def answers(self) -> list[Segment]:
-        """What the role wrote, in order."""
+        """The role's answers, in order."""
         return [segment for segment in self.segments if segment.author == "assistant"]
 
     def refuse(self, mistake: str) -> None:
-        """Note that the last answer could not be used, and why."""
+        """Record why the last answer could not be used."""
         self.segments[-1] = replace(self.segments[-1], mistake=mistake)
 
     def ids(self) -> list[int]:
@@ -136,10 +134,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """The plan in force from ``turn`` on, and why it was asked for.
+    """One answer of the planner: the plan in force from ``turn`` on, and the reason for asking.
 
-    ``plan`` is None when there is none (the ``none`` planner, or a text that never parsed; then
-    ``error`` says so). ``kept``: the planner answered *keep*. ``score``: a judge's, where one was asked.
+    ``plan`` is ``None`` if the planner gave no plan, or if no text of it parsed; ``error`` then has the message.
+    ``kept``: the planner answered *keep*. ``score``: a judge's score, if one was asked.
     """
 
     turn: int
@@ -151,8 +149,8 @@ class PlanRecord:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A planner's answer and the turns taken under it, up to the next answer."""
+class PlanSpan:
+    """An answer of the planner and the turns from it to the next answer."""
 
     record: PlanRecord
     turns: tuple[Turn, ...]
@@ -160,11 +158,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Turn:
-    """One action and what came of it.
+    """One action and its result.
 
-    ``step``: the plan step it served; ``evidence``: why the coordination layer thinks so. ``done``: the steps this
-    action completed; ``failed``: those that were failed after it. ``state_key``: its text form. ``success``: whether
-    the task is solved, where the environment says so.
+    ``reward``: the environment's, for this action. ``step``: the plan step that the action served; ``evidence``: the
+    matcher's reason. ``done``: the steps that the action completed. ``failed``: the steps with status *failed* after
+    it. ``state_key``: the environment's state key as text. ``success``: whether the task is solved, if the environment
+    reports it.
     """
 
     index: int
@@ -183,10 +182,11 @@ class Turn:
 
 @dataclass
 class Candidate:
-    """A first plan that stood for choice before the first action; of those with a ``score`` the highest was taken.
+    """One of several first plans, of which the one with the highest ``score`` was ``chosen``.
 
-    ``conversations``: what was written to weigh it, and its own planner's unless it was ``chosen`` (that one is the
-    episode's). ``turns``: actions in rehearsals of it.
+    ``score`` is ``None`` if the plan did not parse or repeats an earlier candidate. ``conversations``: those held to
+    score it, and the planner's own unless it was chosen, in which case the episode has it. ``turns``: the number of
+    actions in rehearsals of it.
     """
 
     plan: Plan | None
@@ -198,7 +198,7 @@ class Candidate:
 
 @dataclass
 class Episode:
-    """The record of one episode; the loop appends to it and every report is made from it."""
+    """The record of one episode; the loop appends to it, and all reports read it."""
 
     task: Task
     observation: str
@@ -207,8 +207,8 @@ class Episode:
     turns: list[Turn] = field(default_factory=list)
     stop: StopReason | None = None
     error: str = ""
-    past: list[Conversation] = field(default_factory=list)  # conversations that filled their window
-    candidates: list[Candidate] = field(default_factory=list)  # first plans, where one of several was taken
+    past: list[Conversation] = field(default_factory=list)  # conversations that filled their context window
+    candidates: list[Candidate] = field(default_factory=list)  # empty unless one of several first plans was chosen
 
     @property
     def plan(self) -> Plan | None:
@@ -222,49 +222,49 @@ class Episode:
 
     @property
     def success(self) -> bool:
-        """Whether the task was solved: as the environment said, else whether it ended with a total reward of 1."""
+        """Whether the task is solved: as the environment reports, else terminated with a total reward of at least 1."""
         said = self.turns[-1].success if self.turns else None
         return said if said is not None else self.stop is StopReason.TERMINATED and self.reward >= 1.0
 
     @property
     def mistakes(self) -> dict[Role, int]:
-        """How many texts of each role could not be used; roles without any are left out."""
+        """The number of texts per role that could not be used; roles without any are left out."""
         talks = [*self.past, *self.conversations.values(), *(c for one in self.candidates for c in one.conversations)]
         counts = {role: sum(bool(s.mistake) for c in talks if c.role == role for s in c.segments) for role in ROLES}
         return {role: count for role, count in counts.items() if count}
 
-    def phases(self) -> Iterator[Phase]:
-        """The planner's answers in order, each with the turns taken under it."""
+    def plan_spans(self) -> Iterator[PlanSpan]:
+        """The planner's answers in order, each with the turns up to the next answer."""
         ends = [*(record.turn for record in self.plans[1:]), len(self.turns)]
         for record, end in zip(self.plans, ends, strict=False):
-            yield Phase(record, tuple(self.turns[record.turn : end]))
+            yield PlanSpan(record, tuple(self.turns[record.turn : end]))
 
     def revisions(self) -> int:
-        """How often the plan was changed; answers that kept it and the first plan do not count."""
+        """The number of changes of the plan; the first plan and answers that kept it do not count."""
         return sum(record.plan is not None and not record.kept for record in self.plans[1:])
 
     def conversation(self, role: Role) -> Conversation:
-        """The role's conversation, begun on first use."""
+        """The role's current conversation; created on first use."""
         return self.conversations.setdefault(role, Conversation(role))
 
     def restart(self, role: Role) -> Conversation:
-        """Begin the role's conversation anew; the old one is kept as it is."""
+        """Start a new conversation with the role; the old one moves to ``past``."""
         self.past.append(self.conversation(role))
         self.conversations[role] = Conversation(role)
         return self.conversations[role]
 
     def exchanges(self, role: Role) -> list[Conversation]:
-        """All conversations with the role, in order; none where it took no part."""
+        """All conversations with the role, in order; empty if it took no part."""
         now = self.conversations.get(role)
         return [c for c in self.past if c.role == role] + ([now] if now else [])
 
     def to_json(self) -> str:
-        """One line of JSON; ``from_json`` gives the same episode back."""
+        """The episode as one line of JSON."""
         return _adapter().dump_json(self).decode()
 
     @staticmethod
     def from_json(text: str) -> Episode:
-        """Read what ``to_json`` wrote; pydantic's ``ValidationError`` where it is not that."""
+        """Parse the output of ``to_json``. Raises pydantic's ``ValidationError`` for other texts."""
         return _adapter().validate_json(text)
 
 

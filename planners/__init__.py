@@ -1,7 +1,7 @@
-"""Planners: who writes and revises the plan.
+"""Planners write and revise the plan.
 
-A planner is anything with ``plan(episode)`` and ``revise(episode, reason, done)``, both generators that ask
-their driver for what they need (see ``hiplan.effects``) and return a ``PlanRevision``.
+A planner is any object with ``plan(episode)`` and ``revise(episode, reason, done)``, both generators that yield effects
+(``hiplan.effects``) and return a ``PlanRevision``.
 """
 
 from hiplan.planners.base import PlannerProtocol

@@ -1,4 +1,4 @@
-"""What every planner offers."""
+"""The planner protocol."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hiplan.trace import Episode
 
 
 class PlannerProtocol(Protocol):
-    """Stateless: everything about the episode is in the ``Episode`` it is handed."""
+    """A planner; stateless, because the ``Episode`` argument has the whole state."""
 
     def plan(self, episode: Episode) -> Effects[PlanRevision]:
         """The first plan, from the task and the first observation; ``plan=None`` for no plan."""
         ...
 
     def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
-        """A revised plan, or ``plan=None`` to keep the one in force. ``done``: ids of done steps."""
+        """A revised plan, or ``plan=None`` to keep the current one. ``done``: ids of the done steps."""
         ...

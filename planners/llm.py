@@ -1,11 +1,11 @@
-"""The language-model planner of AdaPlan (arXiv 2508.00344): writes the global plan, then revises it."""
+"""The language-model planner of AdaPlan (PilotRL, arXiv 2508.00344): writes the global plan and revises it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from hiplan.effects import Effects, answered
+from hiplan.effects import Effects, generate
 from hiplan.errors import PlanFormatError
 from hiplan.plan import Plan, PlanRevision, ReplanReason
 from hiplan.prompts import FULL, Prompts, parse_revision
@@ -13,11 +13,11 @@ from hiplan.trace import Episode, Kind
 
 
 class Planner:
-    """Plans with the model the driver holds for the role ``planner``.
+    """Plans with the model that the driver uses for the role ``planner``.
 
-    A text that does not parse is answered with what to mend, at most ``retries`` times; then the
-    episode goes on without a (new) plan and the record says so. When the window is full the conversation begins anew
-    with the task, the plan in force and the last turns.
+    If a text does not parse, the model is told what to fix, at most ``retries`` times; then the episode continues
+    without a new plan, and the record has the error. If the context window is full at a revision, the conversation
+    restarts from the task, the current plan and the last turns.
     """
 
     def __init__(self, prompts: Prompts = FULL, retries: int = 1) -> None:
@@ -41,18 +41,18 @@ class Planner:
     def _write(
         self, episode: Episode, kind: Kind, read: Callable[[str], Plan | None], again: str = ""
     ) -> Effects[PlanRevision]:
-        """``again``: what a conversation that begins anew is asked."""
+        """Ask, and retry if the text does not parse. ``again``: the prompt of a restarted conversation."""
         conversation, turn, message = episode.conversation("planner"), len(episode.turns), ""
         for attempt in range(1 + self.retries):
             if attempt:
-                conversation.ask(self.prompts.mend(message), turn)
-            done = yield from answered(conversation, kind, turn)
+                conversation.ask(self.prompts.retry(message), turn)
+            done = yield from generate(conversation, kind, turn)
             if done.finish == "window" and again:
                 conversation = episode.restart("planner")
                 conversation.ask(self.prompts.planner_system, turn, author="system")
                 conversation.ask(again, turn)
                 again = ""
-                done = yield from answered(conversation, kind, turn)
+                done = yield from generate(conversation, kind, turn)
             try:
                 return PlanRevision(plan=read(done.text))
             except PlanFormatError as error:

@@ -1,4 +1,4 @@
-"""Planners without a model: none (ReAct), a given plan, the oracle; and one that writes another's plans down."""
+"""Planners without a model: none (ReAct), given plans, the oracle, and a recorder that writes demonstrations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hiplan.trace import Episode
 
 
 class NoPlanner:
-    """No plan at all: with it, the same executor is a ReAct agent."""
+    """Gives no plan, which makes the executor a ReAct agent."""
 
     def plan(self, episode: Episode) -> Effects[PlanRevision]:
         return PlanRevision(plan=None)
-        yield  # a generator that asks nothing
+        yield  # makes this a generator
 
     def revise(self, episode: Episode, reason: ReplanReason, done: tuple[int, ...]) -> Effects[PlanRevision]:
         return PlanRevision(plan=None)
@@ -24,7 +24,7 @@ class NoPlanner:
 
 
 class FixedPlanner:
-    """A given plan (from a file, a person, or an earlier success) that is never revised."""
+    """Gives one fixed plan and never revises it."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -39,7 +39,7 @@ class FixedPlanner:
 
 
 class GivenPlans:
-    """Given plans by task id, never revised; no plan for a task that has none."""
+    """Gives a fixed plan per task id and never revises it; no plan for other tasks."""
 
     def __init__(self, plans: Mapping[str, Plan]) -> None:
         self._plans = plans
@@ -54,7 +54,7 @@ class GivenPlans:
 
 
 class OraclePlanner:
-    """The environment's own planner; it sees what the agent has seen and revises by that."""
+    """Plans with the environment's oracle, from what the agent has observed; revises if that changes the plan."""
 
     def plan(self, episode: Episode) -> Effects[PlanRevision]:
         return PlanRevision(plan=(yield from AskPlan()))
@@ -71,7 +71,7 @@ class OraclePlanner:
 
 
 class WrittenPlanner:
-    """Another planner's plans, written into the conversation as a model with ``prompts`` would: demonstrations."""
+    """Records another planner's plans in the conversation as answers to ``prompts``, to make demonstrations."""
 
     def __init__(self, planner: PlannerProtocol, prompts: Prompts = FULL) -> None:
         self._planner, self.prompts = planner, prompts
@@ -95,7 +95,7 @@ class WrittenPlanner:
 
 
 def renumber(plan: Plan, previous: Plan, done: Collection[int] = ()) -> Plan:
-    """Give steps that stood undone in ``previous`` their old ids and new steps fresh ones."""
+    """Renumber the steps: those that are open in ``previous`` keep their ids there, the others get new ids."""
     free = {step.description: step.id for step in reversed(previous.steps) if step.id not in done}
     fresh = max(step.id for step in previous.steps) + 1
     ids: dict[int, int] = {}

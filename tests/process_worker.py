@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from doubles import Letters, letters, random_model
 
-from hiplan.cli.app import leave
+from hiplan.cli.app import exit_process
 from hiplan.envs import TaskSuite
 from hiplan.models.adapters import save_weights
 from hiplan.training.config import Stage, TrainConfig
@@ -51,4 +51,4 @@ if __name__ == "__main__":
         with suppress(SystemExit):
             train(Path(case.pop("folder")), **case)
     PartialState().destroy_process_group()
-    leave(0)
+    exit_process(0)

@@ -326,7 +326,7 @@ def test_what_a_caller_must_mend_is_raised() -> None:
     with pytest.raises(UserError, match="the script has no text left"):
         collect(agent, DOOR)
     assert Closing.made.closed == 1
-    for task, message in ((Task(env="kitchen"), "no environment is called 'kitchen'"), (Task(env="crafting"), "seed")):
+    for task, message in ((Task(env="kitchen"), "unknown environment 'kitchen'"), (Task(env="crafting"), "seed")):
         with pytest.raises(TaskError, match=message):
             agent_for(ScriptedModel([])).run(task)
         with pytest.raises(TaskError, match=message):

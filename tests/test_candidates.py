@@ -60,7 +60,7 @@ def test_the_judge_takes_the_best() -> None:
     assert [c.score for c in episode.candidates] == [pytest.approx(35 / 9), 5.0, None]
     assert [c.chosen for c in episode.candidates] == [False, True, False]
     assert episode.success
-    assert "number 2 of 3 candidates, scored 3.9, 5, not weighed" in transcript(episode)
+    assert "candidate 2 of 3; scores: 3.9, 5, not scored" in transcript(episode)
 
 
 def test_the_episode_goes_on_in_the_conversation_of_the_plan_taken() -> None:
@@ -163,7 +163,7 @@ class Alternating(OraclePlanner):
 
 
 def test_there_is_at_least_one() -> None:
-    with pytest.raises(ConfigError, match="at least 1 candidate plan, got 0"):
+    with pytest.raises(ConfigError, match="n must be at least 1 candidate plan, got 0"):
         Candidates(Planner(BRIEF), 0, by_judge)
 
 

@@ -67,9 +67,9 @@ def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     assert checkpoint.load_latest(tmp_path) is None
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         checkpoint.load_state(tmp_path / "nowhere")
     checkpoint.save_state(tmp_path / "1", {"a": torch.zeros(1)}, {})
     (tmp_path / "1" / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         checkpoint.load_state(tmp_path / "1")

@@ -37,7 +37,7 @@ from hiplan.prompts import BRIEF
 from hiplan.sampler import Job, Sampler
 from hiplan.task import StepResult, Task
 from hiplan.trace import Candidate, Conversation, Episode, PlanRecord, Turn, Verdict
-from hiplan.training.plan_kl import as_if_under, plan_kl
+from hiplan.training.plan_kl import plan_kl, with_plan
 
 GREEDY = Decoding(0.0)
 ON, OFF, EARLY = Verdict.ON_PLAN, Verdict.OFF_PLAN, Verdict.PREMATURE
@@ -194,7 +194,7 @@ def turn(i: int, verdict: Verdict | None, action: str = "x", done: tuple[int, ..
 def test_deviations_by_hand() -> None:
     plan = parse_numbered("7. a\n3. b after 7")
     after = parse_numbered("3. b\n4. c")
-    look = ReplanReason(kind=ReplanKind.LOOK)
+    look = ReplanReason(kind=ReplanKind.SCHEDULED)
     played = episode(
         PlanRecord(0, plan),
         PlanRecord(2, plan, look, kept=True),
@@ -258,9 +258,9 @@ def test_a_conversation_is_rebuilt_token_by_token(logged: tuple[LocalModel, list
     for played in episodes:
         own, known = played.plans[0].plan, played.conversations["executor"]
         assert own is not None
-        rebuilt = as_if_under(played, own, BRIEF, codec)
+        rebuilt = with_plan(played, own, BRIEF, codec)
         assert rebuilt.ids() == known.ids()
-        other = as_if_under(played, parse_numbered("1. make bread"), BRIEF, codec)
+        other = with_plan(played, parse_numbered("1. make bread"), BRIEF, codec)
         assert "1. make bread" in other.segments[1].text and other.ids() != known.ids()
         assert [s.ids for s in other.segments if s.author == "assistant"] == [
             s.ids for s in known.segments if s.author == "assistant"
@@ -275,7 +275,7 @@ def test_the_proxy_is_the_divergence_by_hand(logged: tuple[LocalModel, list[Epis
     total, tokens = 0.0, 0
     with torch.no_grad(), model.weights.acting_as("executor") as network:
         for played, own, theirs in zip(episodes, plans, plans[::-1], strict=False):
-            rows = [as_if_under(played, p, BRIEF, model.specs["executor"].codec) for p in (own, theirs) if p]
+            rows = [with_plan(played, p, BRIEF, model.specs["executor"].codec) for p in (own, theirs) if p]
             logps = []
             for row in rows:
                 where = [

@@ -90,7 +90,9 @@ def test_texts_that_no_file_can_hold_are_made_printable() -> None:
 def test_a_reward_that_is_no_number_is_a_fault_of_the_environment(reward: float) -> None:
     episode = played(lambda task: Garbled(task, reward))
     assert episode.stop is StopReason.FAULT
-    assert episode.error == f"EnvironmentFault: step('get 2 log') gave the reward {reward}; expected a number"
+    assert (
+        episode.error == f"EnvironmentFault: step('get 2 log') returned the reward {reward}; expected a finite number"
+    )
 
 
 def test_a_task_that_cannot_be_built_is_recorded() -> None:
@@ -122,7 +124,7 @@ def test_a_failing_model_closes_all_environments() -> None:
         envs.append(Breaks(task))
         return envs[-1]
 
-    with pytest.raises(UserError, match="no text left for the executor, who was asked"):
+    with pytest.raises(UserError, match="no text left for the executor's prompt"):
         Sampler(ScriptedModel(["1. make door"] * 4), make).run([Job(DOOR, Planner(), Executor())] * 3)
     assert [env.closed for env in envs] == [1, 1, 1]
 

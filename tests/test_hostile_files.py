@@ -27,7 +27,7 @@ from hiplan.models.local import LocalModel
 from hiplan.models.settings import LoraSettings, WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.report import draw_curves, draw_plan, write_report
-from hiplan.runs.cells import read_kept
+from hiplan.runs.cells import read_cell
 from hiplan.runs.diagnose import Run
 from hiplan.runs.export import convert_stage
 from hiplan.runs.job import read_metrics
@@ -54,19 +54,19 @@ def one_line(error: pytest.ExceptionInfo[BaseException], *words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed=2024-99-99", "holds a value unlike its type (ValueError: month must be in 1..12"),
-        (f"seed={'9' * 5000}", "holds a value unlike its type (ValueError: Exceeds the limit"),
+        ("seed=2024-99-99", "has a value that does not fit its type (ValueError: month must be in 1..12"),
+        (f"seed={'9' * 5000}", "has a value that does not fit its type (ValueError: Exceeds the limit"),
         (f"seed={'9' * 30}", "seed: input should be less than 9223372036854775808, got 9999"),
         (f"seed=0x{'f' * 5000}", "seed: "),
         (f"seed={NESTED}", "is nested more than 50 levels deep"),
         ("seed=" + "{a: " * 5000, "is nested more than 50 levels deep"),
-        ('seed=!!int ""', "holds a value unlike its type (IndexError"),
-        ("seed=!!float x", "holds a value unlike its type (ValueError"),
-        ("seed=!!bool x", "holds a value unlike its type (KeyError"),
-        ("seed=!!timestamp x", "holds a value unlike its type (AttributeError"),
+        ('seed=!!int ""', "has a value that does not fit its type (IndexError"),
+        ("seed=!!float x", "has a value that does not fit its type (ValueError"),
+        ("seed=!!bool x", "has a value that does not fit its type (KeyError"),
+        ("seed=!!timestamp x", "has a value that does not fit its type (AttributeError"),
         ("seed=!!python/object/apply:os.getcwd []", "is not YAML"),
         ("seed=*x", "is not YAML at line 1"),
-        ("seed=&x [*x]", "holds an alias for something that the alias is part of"),
+        ("seed=&x [*x]", "has an alias that refers to a node around it"),
         ("seed={[1]: 2}", "is not YAML"),
         ("seed=\x1b[31m", "is not YAML"),
         ("train={1: 2}", "train.1: "),
@@ -122,7 +122,7 @@ def test_an_alias_bomb_is_refused_fast(levels: int, tmp_path: Path) -> None:
     began = time.perf_counter()
     with pytest.raises(ConfigError) as caught:
         resolve(tmp_path / "bomb.yaml", [])
-    one_line(caught, "bomb.yaml' holds more than 10,000 values, aliases written out; use fewer aliases")
+    one_line(caught, "bomb.yaml' has more than 10,000 values after expanding aliases; use fewer aliases")
     merged = "a0: &a0 {k: 1}\n" + "".join(
         f"a{n}: &a{n} {{<<: [{','.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, levels)
     )
@@ -250,7 +250,7 @@ def test_wrong_metrics_are_one_line(content: bytes, tmp_path: Path) -> None:
 def test_a_broken_kept_cell_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "cell.json").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        read_kept(tmp_path / "cell.json")
+        read_cell(tmp_path / "cell.json")
     one_line(caught, "the kept cell", "cell.json'")
 
 
@@ -348,7 +348,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(name: str, tmp_path: Pa
     before = {file: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()}
     with full_disk(200), pytest.raises(UserError) as caught:
         write()
-    one_line(caught, f"{str(path)!r} cannot be written: ", "make room or give another folder")
+    one_line(caught, f"{str(path)!r} cannot be written: ", "free disk space or choose another folder")
     if path.suffix != ".png":  # these are drawn again from the metrics
         assert {file: file.read_bytes() for file in before} == before
     shown = json.dumps(str(caught.value))

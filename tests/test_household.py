@@ -146,7 +146,7 @@ def test_the_world_cannot_be_cheated() -> None:
         (household(seed=1, places=1), "household task parameter places: Input should be greater than or equal to 2"),
         (household(seed="x"), "household task parameter seed: Input should be a valid integer"),
         (household(seed=1, recipes=[]), "household task parameter recipes: Extra inputs are not permitted"),
-        (Task(env="kitchen"), "no environment is called 'kitchen'; expected one of crafting, household"),
+        (Task(env="kitchen"), "unknown environment 'kitchen'; expected one of crafting, household"),
     ],
 )
 def test_what_is_wrong_with_a_household_task(task: Task, message: str) -> None:

@@ -41,7 +41,7 @@ class TestInspect:
         assert rows[0] == [*"0 put clean mug in drawer success 11 3 100% 100%".split()]
         assert rows[1] == [*"1".split(), *rows[1][1:-5], *"stuck 8 1 75% 50%".split()]
         assert text.index("coverage") < text.index("Task  put clean mug in drawer")
-        assert text.endswith("This is episode 0. Another one: --index NUMBER\n")
+        assert text.endswith("This is episode 0. Show another one with --index NUMBER.\n")
         assert max(map(len, text.splitlines())) <= 80
 
     def test_one_of_them(self, run: Path) -> None:
@@ -62,7 +62,7 @@ class TestInspect:
         assert not re.search(r"^Revision 9", self.call(run, "--index", 2), re.M)
 
     def test_what_cannot_be_shown(self, run: Path) -> None:
-        assert "has no episode 7; it holds 3" in self.call(run, "--index", 7)
+        assert "has no episode 7; expected 0 to 2" in self.call(run, "--index", 7)
         assert "no episodes at" in self.call(run / "nowhere")
         (run / "other.jsonl").write_text('{"kind": "train"}\n' * 2)
         assert "line 1 of" in (message := self.call(run / "other.jsonl")) and "\n" not in message

@@ -50,7 +50,7 @@ def test_rules_cannot_judge_where_the_environment_understands_no_plans() -> None
 
     made: list[str] = []
     (result,) = rules_judge(Mute)([candidate()])  # type: ignore[arg-type]
-    assert result == Unjudged("the environment 'crafting' does not understand plans; ask an LLM judge")
+    assert result == Unjudged("the environment 'crafting' is not PlanAware; use an LLM judge")
     assert made == ["closed"]
 
 

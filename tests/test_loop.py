@@ -207,7 +207,7 @@ def test_revisions_are_capped() -> None:
 
 
 def test_scripts_must_fit() -> None:
-    with pytest.raises(UserError, match="no text left for the planner, who was asked 'Recipes:"):
+    with pytest.raises(UserError, match="no text left for the planner's prompt 'Recipes:"):
         Sampler(ScriptedModel([]), make_env).run([Job(PLANK, Planner(BRIEF), Executor(BRIEF))])
 
 

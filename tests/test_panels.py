@@ -48,7 +48,7 @@ def test_a_name_with_a_seed_is_made_anew() -> None:
 
 @pytest.mark.parametrize("name", ["mixed-train", "mixed-test-0", "chess-train-0", "mixed-train-0-0", "../x"])
 def test_a_name_that_no_panel_has_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="no panel is called"):
+    with pytest.raises(ConfigError, match="unknown panel"):
         named_panel(name)
 
 

@@ -145,6 +145,6 @@ def test_every_problem_is_named_at_once() -> None:
         "step 2 can never begin: it waits for step 1",
         "step 5 can never begin: it waits for step 3",
     ]
-    assert BRIEF.mend(f"{problems(broken)[0]}{ALSO}more") == "error: step 1 comes after step 9, but there is no step 9"
+    assert BRIEF.retry(f"{problems(broken)[0]}{ALSO}more") == "error: step 1 comes after step 9, but there is no step 9"
     with pytest.raises(ValidationError, match=r"no step 9. Also: the steps wait .* 3; step 2 can never begin"):
         Plan(steps=broken)

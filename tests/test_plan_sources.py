@@ -64,11 +64,11 @@ def test_hindsight_puts_what_was_done_before_a_revision_in_front_of_it() -> None
     served = [(1, Verdict.ON_PLAN), (4, Verdict.PREMATURE), (2, Verdict.ON_PLAN), (3, Verdict.ON_PLAN)]
     episode = Episode(TWO, "", plans=[PlanRecord(0, first), PlanRecord(4, revised, failed)])
     episode.turns = [Turn(i, "", "", 0.0, False, verdict, step) for i, (step, verdict) in enumerate(served)]
-    whole = sources.whole_plan(episode)
+    whole = sources.merged_plan(episode)
     assert whole is not None and Plan.model_validate(whole.model_dump()) == whole
     assert [(s.id, s.after) for s in whole.steps] == [(1, ()), (2, (1,)), (5, ()), (4, (5,))]
-    assert sources.whole_plan(Episode(TWO, "", plans=[PlanRecord(0, first)])) == first
-    assert sources.whole_plan(Episode(TWO, "")) is None
+    assert sources.merged_plan(Episode(TWO, "", plans=[PlanRecord(0, first)])) == first
+    assert sources.merged_plan(Episode(TWO, "")) is None
 
 
 def test_filtered_gives_the_first_plan_that_the_judge_passes() -> None:
@@ -99,9 +99,9 @@ def test_training_goes_on_when_a_source_has_no_plans(plans: PlanSourceName, task
     ("named", "own", "asked"),
     [
         ("on_failure", None, []),
-        ("every_turn", None, [ReplanKind.LOOK] * 2),
+        ("every_turn", None, [ReplanKind.SCHEDULED] * 2),
         ("never", None, []),
-        ("never", replan.every(2), [ReplanKind.LOOK]),
+        ("never", replan.every(2), [ReplanKind.SCHEDULED]),
     ],
 )
 def test_plans_are_revised_as_the_settings_or_a_function_say(
@@ -158,7 +158,7 @@ def test_a_plan_file_that_cannot_be_used_says_where_and_why(tmp_path: Path, text
 
 
 def test_a_stage_without_its_plan_file_says_so() -> None:
-    with pytest.raises(ConfigError, match="'executor' takes its plans from a plan file; give one as plan_file"):
+    with pytest.raises(ConfigError, match=r"'executor' takes its plans from a file; set train\.plan_file"):
         build(replace_stage(EXECUTOR, plans="file"))
     with pytest.raises(ConfigError, match="no plan file at"):
         build(replace_stage(EXECUTOR, plans="file"), plan_file="nowhere.jsonl")

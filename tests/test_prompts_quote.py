@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hiplan.formats import render_step
 from hiplan.plan import Plan, PlanStep, ReplanKind, ReplanReason
-from hiplan.prompts import BRIEF, FULL, RECALLED
+from hiplan.prompts import BRIEF, FULL, RESTART_TURNS
 from hiplan.task import Task
 from hiplan.trace import Episode, PlanRecord, Turn
 
@@ -29,7 +29,7 @@ def episodes(draw: st.DrawFn) -> Episode:
     first, second = draw(st.none() | PLANS), draw(st.none() | PLANS)
     plans = [PlanRecord(0, first)]
     if turns and draw(st.booleans()):
-        plans.append(PlanRecord(len(turns), second, ReplanReason(kind=ReplanKind.LOOK)))
+        plans.append(PlanRecord(len(turns), second, ReplanReason(kind=ReplanKind.SCHEDULED)))
     return Episode(Task(env="e"), draw(HOSTILE), plans=plans, turns=turns)
 
 
@@ -75,7 +75,7 @@ def test_a_resumed_conversation_can_be_read_back(episode: Episode) -> None:
     seen, rest = unquoted(FULL.resume(episode).split("\n"), "|")
     plan = steps(episode.plan)
     assert seen == lines(episode.observation) and rest[: len(plan)] == plan
-    assert told([line for line in rest[len(plan) :] if line]) == same(episode.turns[-RECALLED:])
+    assert told([line for line in rest[len(plan) :] if line]) == same(episode.turns[-RESTART_TURNS:])
 
 
 @given(episodes(), st.sets(st.integers(1, 3)))
@@ -108,7 +108,7 @@ def test_an_observation_that_ends_like_a_revision_is_no_revision() -> None:
     one = moment("hm\n> take key\ntaken", plans=kept)
     two = moment("hm", plans=kept)
     two.turns.append(Turn(1, "take key", "taken", 0.0, False))
-    why = ReplanReason(kind=ReplanKind.LOOK)
+    why = ReplanReason(kind=ReplanKind.SCHEDULED)
     assert FULL.revise(one, why, ()) != FULL.revise(two, why, ()) and FULL.resume(one) != FULL.resume(two)
     assert BRIEF.resume(one) == BRIEF.resume(two)
 
@@ -118,7 +118,7 @@ def test_brief_is_what_tiny_v1_was_trained_on() -> None:
     failed = ReplanReason(kind=ReplanKind.STEP_FAILED, step=1)
     assert (BRIEF.planner_system, BRIEF.plan(episode)) == ("planner", "go")
     assert BRIEF.revise(episode, failed, (2, 3)) == "failed 1\n> look\nhm\nno key\ndone 2, 3"
-    assert BRIEF.mend("a. Also: b") == "error: a"
+    assert BRIEF.retry("a. Also: b") == "error: a"
     assert (BRIEF.executor_system, BRIEF.act(episode)) == ("executor", "hm\nno key")
     assert BRIEF.act(Episode(Task(env="e"), "go", plans=[PlanRecord(0, DOOR)])) == "go\nPlan:\n1. make door"
     assert BRIEF.resume(episode) == "go\nPlan:\n1. make door\n> look\nhm\nno key"

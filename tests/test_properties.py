@@ -29,7 +29,7 @@ from hiplan.coordination import (
     scores,
     step_states,
 )
-from hiplan.coordination.adherence import Judged
+from hiplan.coordination.adherence import ActionJudgement
 from hiplan.effects import Acted
 from hiplan.envs import make_env
 from hiplan.executors import Executor
@@ -41,7 +41,7 @@ from hiplan.prompts import BRIEF, FULL, Prompts
 from hiplan.report import transcript
 from hiplan.task import StepResult, Task
 from hiplan.trace import Episode, PlanRecord, Turn, Verdict
-from hiplan.training.sources import whole_plan
+from hiplan.training.sources import merged_plan
 
 DOOR = Task(
     env="crafting", params={"recipes": ["craft plank using 2 wood", "craft door using 1 plank"], "goal": "door"}
@@ -164,7 +164,7 @@ def acting(draw: st.DrawFn) -> tuple[Plan, list[tuple[str, StepResult, Any, Any,
     return plan, draw(st.lists(row, max_size=6))
 
 
-def watch(name: str, plan: Plan, rows: list[tuple[str, StepResult, Any, Any, bool]]) -> list[Judged]:
+def watch(name: str, plan: Plan, rows: list[tuple[str, StepResult, Any, Any, bool]]) -> list[ActionJudgement]:
     """The verdicts on what was done; checks what holds after each."""
     tracker, found = Tracker(plan), []
     for action, result, serves, status, effect in rows:
@@ -347,7 +347,7 @@ def test_scores_of_a_stream_are_those_counted_from_scratch(episode: Episode) -> 
 @given(episodes())
 def test_the_whole_plan_of_an_episode_is_a_plan(episode: Episode) -> None:
     """The last plan after steps of earlier ones that were served and never failed."""
-    whole = whole_plan(episode)
+    whole = merged_plan(episode)
     assert (whole is None) == (episode.plan is None)
     if whole is None or episode.plan is None:
         return

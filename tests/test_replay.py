@@ -87,11 +87,13 @@ def state(tracker: Tracker) -> dict[str, Any]:
 
 def test_what_cannot_be_replayed_is_named() -> None:
     record = golden(GOLDEN[0])
-    with pytest.raises(ConfigError, match=f"has {len(record.turns)} turns; it cannot be replayed up to turn 99"):
+    with pytest.raises(
+        ConfigError, match=f"upto must be between 0 and the episode's {len(record.turns)} turns, got 99"
+    ):
         replay(record, 99, make_env(record.task))
     task = record.task.model_copy(update={"params": {"seed": 2}})
     record.task = task
-    with pytest.raises(EnvironmentFault, match=r"reset gave .* where the record has"):
+    with pytest.raises(EnvironmentFault, match=r"reset returned .* but the record has"):
         replay(record, 0, make_env(task))
 
 
@@ -99,5 +101,5 @@ def test_an_environment_that_has_changed_is_named() -> None:
     record = golden(GOLDEN[1])
     env = make_env(record.task)
     env.step = lambda action: StepResult("something else")  # type: ignore[method-assign]
-    with pytest.raises(EnvironmentFault, match=r"turn 0 \(.*\) gave 'something else'"):
+    with pytest.raises(EnvironmentFault, match=r"turn 0 \(.*\) returned 'something else'"):
         replay(record, 1, env)

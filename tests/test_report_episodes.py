@@ -13,7 +13,7 @@ from hiplan.planners import NoPlanner, Planner
 from hiplan.prompts import BRIEF
 from hiplan.report import print_transcript, transcript
 from hiplan.report.overview import overview
-from hiplan.report.transcript import clean, score_words
+from hiplan.report.transcript import clean, score_rows
 from hiplan.task import Task
 from hiplan.trace import Episode, PlanRecord, StopReason, Turn, Verdict
 
@@ -78,9 +78,9 @@ class TestTranscript:
             "      reward 1; 3 revisions\n"
             "      adherence 100%  11 of 11 actions on plan\n"
             "      coverage 100%  3 of 3 steps of the last plan done\n"
-            "      order violations 0  actions before their step's turn\n"
-            "      drift 0  longest run off plan\n"
-            "      stability 3.0  edits per revision, fewer is steadier\n"
+            "      order violations 0  premature actions\n"
+            "      drift 0  longest run of actions off plan\n"
+            "      stability 3.0  edits per revision; 0 is the most stable\n"
         )
         assert [int(n) for n in re.findall(r"^Turn (\d+)", text, re.M)] == list(range(1, 12))
 
@@ -95,11 +95,11 @@ class TestTranscript:
 
     def test_only_scores_that_exist(self) -> None:
         episode = by_hand()
-        names = [name for name, _, _ in score_words(scores(episode))]
+        names = [name for name, _, _ in score_rows(scores(episode))]
         assert names == ["adherence", "coverage", "order violations", "drift", "stability"]
         episode.plans.pop()
-        assert [name for name, _, _ in score_words(scores(episode))] == names[:4]
-        assert score_words(scores(Episode(Task(env="forest"), "", plans=[PlanRecord(0, FIRST)]))) == [
+        assert [name for name, _, _ in score_rows(scores(episode))] == names[:4]
+        assert score_rows(scores(Episode(Task(env="forest"), "", plans=[PlanRecord(0, FIRST)]))) == [
             ("coverage", "0%", "0 of 4 steps of the last plan done")
         ]
         assert transcript(Episode(Task(env="forest"), "")).endswith("reward 0; 0 revisions\n")
@@ -116,7 +116,7 @@ class TestTranscript:
         assert "planner: 1 text that did not parse" in text
         hopeless = transcript(play(Planner(BRIEF), ("no", "never"), seed=3, kind="put", places=5))
         assert "attempt 2 did not parse:\n      │ never\n      no steps found" in hopeless
-        assert "Plan  none; the episode goes on without a plan" in hopeless
+        assert "Plan  none; the episode continues without a plan" in hopeless
 
     def test_a_fault_is_told(self) -> None:
         episode = play(seed=3, kind="no such kind", places=5)

@@ -56,7 +56,7 @@ class TestPage:
         assert "with plan, greedy +50 [-42, +142]" in lines, "the gain, at one decoding"
         assert "with plan, t0.7 → greedy +25 [-127, +177]" in lines, "and at the best of each end, so called"
         assert "dev: 4 tasks (2 crafting, 2 household), 2 of held-out kinds." in page
-        assert "Chosen by place, not by outcome: the first 2 of dev" in page
+        assert "Selected by position, not by outcome: the first 2 of dev" in page
 
     def test_the_headline_compares_one_decoding(self, tmp_path: Path) -> None:
         rows = [
@@ -75,7 +75,7 @@ class TestPage:
 
     def test_without_the_panels_nothing_is_said_about_them(self, tmp_path: Path) -> None:
         page = self.write(tmp_path, household())
-        assert "Chosen by place" not in page and "not recorded" not in page
+        assert "Selected by position" not in page and "not recorded" not in page
 
     def test_a_panel_file_that_is_none_is_one_clear_line(self, tmp_path: Path) -> None:
         self.measured(tmp_path, base={"greedy": "1000"}, final={"greedy": "1111"})
@@ -123,8 +123,11 @@ class TestPage:
             ('{"title": ', "Invalid JSON"),
             ('{"sections": []}', "title: Field required"),
             ('{"title": "a", "sections": [{"title": "b", "head": ["c"], "rows": [["d", "e"]]}]}', "row 1 has 2 cells"),
-            ('{"title": "a", "sections": [{"title": "b", "picture": "../b.png"}]}', "should be the name of a file"),
-            ('{"title": "a", "sections": [{"title": "b", "picture": "b.png"}]}', "'b.png', which is not there"),
+            (
+                '{"title": "a", "sections": [{"title": "b", "picture": "../b.png"}]}',
+                "is not a file name without a folder",
+            ),
+            ('{"title": "a", "sections": [{"title": "b", "picture": "b.png"}]}', "'b.png', which is missing"),
         ],
     )
     def test_broken_diagnostics_are_one_clear_line(self, tmp_path: Path, text: str, message: str) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from hiplan.envs.tasks import Panel, named_panel
 from hiplan.report import markdown_table, results_table
 from hiplan.report.gains import gains
-from hiplan.report.samples import how_chosen
+from hiplan.report.samples import selection_note
 from hiplan.report.tables import cell, panel_note, results, table
 from hiplan.task import Task
 from hiplan.trace import Episode
@@ -77,7 +77,7 @@ class TestTables:
         lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
         assert any(line.startswith(" final, with plan, greedy") for line in lines)
         assert any(line.startswith("   household") and "100 % [34, 100]" in line for line in lines)
-        assert "success [interval]; decoding" in console.file.getvalue(), "the caption is text, no markup"
+        assert "success [95 % interval]; untrained" in console.file.getvalue(), "the caption is text, no markup"
         assert "| final | with plan | greedy | crafting | 50 % [9, 91] |" in markdown_table(RUN, PANELS)
 
     def test_one_environment_or_another_panel_needs_no_rows(self) -> None:
@@ -95,8 +95,8 @@ class TestGains:
     def test_like_is_compared_with_like(self) -> None:
         """The base is best at t0.7 and the end greedily: the gain counts greedily at both ends where it can."""
         like, best = gains(RUN, PANELS)
-        assert (like.words, like.like, set(like.changes["all"])) == ("greedy", True, {"dev"})
-        assert (best.words, best.like) == ("t0.7 → greedy", False)
+        assert (like.decoding_label, like.same_decoding, set(like.changes["all"])) == ("greedy", True, {"dev"})
+        assert (best.decoding_label, best.same_decoding) == ("t0.7 → greedy", False)
         # dev greedily: differences 0, 1, 1, 0; mean 0.5, deviation 0.577, t(0.975, 3) = 3.182: half width 0.919
         assert str(like.changes["all"]["dev"]) == "+50 [-42, +142]"
         assert (like.changes["all"]["dev"].start, like.changes["all"]["dev"].end) == (0.25, 0.75)
@@ -122,15 +122,16 @@ class TestHowEpisodesWereChosen:
     def test_the_first_tasks_of_the_panels(self) -> None:
         episodes = [Episode(task, "") for task in (*DEV.tasks[:2], *HELD.tasks[:3])]
         sentence = (
-            "Chosen by place, not by outcome: the first 2 of dev and the first 3 of heldout, in the panel's order."
+            "Selected by position, not by outcome: the first 2 of dev and the first 3 of heldout, "
+            "in the order of the panel."
         )
-        assert how_chosen(episodes, PANELS) == sentence
+        assert selection_note(episodes, PANELS) == sentence
 
     def test_others_may_have_been_picked(self) -> None:
         picked = [Episode(task, "") for task in (DEV.tasks[0], DEV.tasks[3])]
-        assert "is not recorded" in how_chosen(picked, PANELS)
-        assert "is not recorded" in how_chosen([Episode(Task(env="forest"), "")], {})
-        assert how_chosen([], PANELS) == ""
+        assert "is not recorded" in selection_note(picked, PANELS)
+        assert "is not recorded" in selection_note([Episode(Task(env="forest"), "")], {})
+        assert selection_note([], PANELS) == ""
 
     def test_names_of_panels_are_text(self) -> None:
-        assert "\x1b" not in how_chosen([Episode(DEV.tasks[0], "")], {HOSTILE: DEV})
+        assert "\x1b" not in selection_note([Episode(DEV.tasks[0], "")], {HOSTILE: DEV})

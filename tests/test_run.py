@@ -82,7 +82,7 @@ def test_kept_episodes_are_the_first_tasks_of_the_panels(finished: Path) -> None
         task.id for name in ("train", "heldout") for task in Panel.read(finished / "panels" / f"{name}.json").tasks
     ]
     assert [episode.task.id for episode in read_episodes(finished / "transcripts.jsonl")] == tasks
-    assert "Chosen by place, not by outcome: the first 2 of train and" in (finished / "report.html").read_text()
+    assert "Selected by position, not by outcome: the first 2 of train and" in (finished / "report.html").read_text()
 
 
 def test_a_run_records_what_its_figures_depend_on(finished: Path) -> None:
@@ -166,12 +166,15 @@ def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Pa
         (["train", "--set", "train.groups"], "has no '='"),
         (["train", "--set", "train.groups=few"], "train.groups: input should be a valid integer"),
         (["train", "--set", "train.stages.middle.iterations=3"], "no 'middle' here; expected one of executor, planner"),
-        (["train", "--set", "train.algorithm=ppo"], "no algorithm is called 'ppo'; expected one of grpo, rejection"),
-        (["train", "--set", "train.algorithm.credit=gae"], "no credit function is called 'gae'; expected one of grpo"),
-        (["train", "--set", "train.algorithm.loss=gone.py:loss"], "no file at 'gone.py', which should hold a loss"),
-        (["train", "--set", "train.algorithm.reward=math:gone"], "'math' has no 'gone'; 'math:gone' should name a rew"),
-        (["train", "--set", "train.algorithm.reward=no.such:f"], "the module 'no.such' with a reward function cannot"),
-        (["train", "--env", "chess"], "no task suite is called 'chess'; expected one of mixed, crafting, household"),
+        (["train", "--set", "train.algorithm=ppo"], "unknown algorithm 'ppo'; expected one of grpo, rejection"),
+        (["train", "--set", "train.algorithm.credit=gae"], "unknown credit function 'gae'; expected one of grpo"),
+        (
+            ["train", "--set", "train.algorithm.loss=gone.py:loss"],
+            "no file 'gone.py'; expected a Python file with a loss",
+        ),
+        (["train", "--set", "train.algorithm.reward=math:gone"], "'math' has no attribute 'gone'; expected"),
+        (["train", "--set", "train.algorithm.reward=no.such:f"], "the module 'no.such' of the reward function cannot"),
+        (["train", "--env", "chess"], "unknown task suite 'chess'; expected one of mixed, crafting, household"),
         (["train", "--env", "math:pi"], "'math:pi' is a float; expected a hiplan.envs.TaskSuite"),
         (["train", "--weights", "glued"], "weights.mode: input should be 'joint'"),
         (["train", "--model", "nowhere"], "no model at 'nowhere'"),
@@ -179,15 +182,15 @@ def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Pa
         (["train", "--set", "weights.method=full"], "weights: 'split' weights are adapters on one base; full training"),
         (["train", "--config", "absent.yaml"], "no config file at 'absent.yaml'"),
         (["train", "--resume", "absent"], "no config file at"),
-        (["train", "--resume", "absent", "--seed", "1"], "--resume takes no other settings"),
+        (["train", "--resume", "absent", "--seed", "1"], "--resume 'absent' continues with the settings of that run"),
         (["train", "--match", "absent"], "no run at 'absent'"),
         (["export", "absent", "--role", "planner", "--out", "x"], "'absent' is not a stage"),
         (["convert", "absent", "--to", "split", "--out", "x"], "'absent' is not a stage"),
         (["diagnose", "absent"], "no config file at"),
-        (["diagnose", "absent", "--decoding", "t9"], "no decoding is called 't9'"),
+        (["diagnose", "absent", "--decoding", "t9"], "unknown decoding 't9'"),
         (["diagnose", "absent", "--study", "replan", "--panels", "test"], "no config file at"),
         (["evaluate", "absent"], "'absent' is not a stage"),
-        (["play", "--env", "chess"], "no task suite is called 'chess'"),
+        (["play", "--env", "chess"], "unknown task suite 'chess'"),
         (["play", "--index", "6400"], "the panel has no task 6400"),
         (["plans", "p.jsonl", "--set", "judge=planner"], "judge: planner needs an endpoint as planner"),
         (["plans", "p.jsonl", "--set", "tires=3"], "unknown field 'tires'"),
@@ -204,7 +207,7 @@ def test_wrong_options_are_answered_in_one_line(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["ablate", "nothing"], "no study is called 'nothing'; expected one of baselines, weights"),
+        (["ablate", "nothing"], "unknown study 'nothing'; expected one of baselines, weights"),
         (["ablate", "weights", "--seeds", "a,b"], "--seeds takes whole numbers such as 0,1,2, got 'a,b'"),
         (["--set", "train.gruops=3"], "unknown field 'train.gruops'"),
     ],
@@ -232,7 +235,7 @@ def test_a_run_revises_as_it_is_told_and_is_measured_and_diagnosed_so(
         folder: [r.reason.kind for e in read_episodes(folder / "transcripts.jsonl") for r in e.plans if r.reason]
         for folder in (finished, tmp_path / "run")
     }
-    assert ReplanKind.LOOK not in told[finished] and set(told[tmp_path / "run"]) == {ReplanKind.LOOK}
+    assert ReplanKind.SCHEDULED not in told[finished] and set(told[tmp_path / "run"]) == {ReplanKind.SCHEDULED}
     stage = tmp_path / "run" / "stages" / "joint"
     assert as_trained(stage_facts(stage)).train.replan == "every_turn"
     for pair in ((finished, tmp_path / "run"), (tmp_path / "run", finished)):

@@ -43,7 +43,7 @@ def test_a_second_process_is_refused_in_one_line_and_a_killed_one_leaves_no_lock
     folder = tmp_path / "run"
     with python(HOLD, str(folder)) as first:
         assert first.stdout is not None and first.stdout.readline() == "locked\n"
-        with pytest.raises(ConfigError, match=rf"run' is in use by process {first.pid} on .*; wait until it ends"):
+        with pytest.raises(ConfigError, match=rf"run' is in use by process {first.pid} on .*; wait for it to end"):
             lock_folder(folder)
         with python(HOLD, str(folder)) as second:
             _, said = second.communicate(timeout=60)
@@ -264,7 +264,9 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     DAMAGE[damage](last)
     again = trainer(run)
     (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("hiplan")]
-    assert f"{str(last)!r} is not a whole checkpoint" in said and f"from the one before, {str(before)!r}" in said
+    assert (
+        f"{str(last)!r} is not a complete checkpoint" in said and f"from the checkpoint before, {str(before)!r}" in said
+    )
     assert "\n" not in said
     assert again.resumed and again.cursor.total == 4 and again.metrics.length == 4
     again.train()
@@ -278,8 +280,8 @@ def test_where_no_checkpoint_is_whole_the_cure_is_named(run: Path, damage: str) 
     with pytest.raises(CheckpointError) as caught:
         trainer(run)
     said = str(caught.value)
-    assert f"{str(newest(run)[1])!r} is not a whole checkpoint: " in said and "\n" not in said
-    assert f"restore it from a copy, or delete {str(run / 'checkpoints')!r} to begin the run again" in said
+    assert f"{str(newest(run)[1])!r} is not a complete checkpoint: " in said and "\n" not in said
+    assert f"restore it from a copy, or delete {str(run / 'checkpoints')!r} to restart the run" in said
 
 
 @pytest.mark.parametrize(

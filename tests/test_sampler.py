@@ -18,9 +18,9 @@ from hiplan.planners import NoPlanner, OraclePlanner, Planner
 from hiplan.sampler import Job
 from hiplan.trace import Episode, StopReason
 from hiplan.training import ProgressiveTrainer, Stage, TrainConfig
-from hiplan.training.allot import allotted, decisions_of
 from hiplan.training.batch import Row, batches, last_observation, rows_of
 from hiplan.training.collect import Rollout
+from hiplan.training.decisions import decisions_of, rewards_per_answer
 
 
 def saying(*actions: str) -> ScriptedExecutor:
@@ -260,11 +260,11 @@ def test_a_decision_says_where_it_was_made(played: tuple[Any, list[Rollout]]) ->
 @pytest.mark.parametrize("given", [None, math.nan, [1.0], "a", [1.0, None, 2.0], [1.0, math.inf, 0.0]], ids=str)
 def test_a_reward_that_cannot_be_used_is_named(given: Any, played: tuple[Any, list[Rollout]]) -> None:
     with pytest.raises(UserError, match=r"the reward function gave .* expected a finite number, or 3 of them"):
-        allotted(given, 3, played[1][0].episode, "executor")
+        rewards_per_answer(given, 3, played[1][0].episode, "executor")
 
 
 def test_a_reward_may_be_one_number_per_answer(played: tuple[Any, list[Rollout]]) -> None:
-    assert allotted([1, 0.5, 0], 3, played[1][0].episode, "executor") == [1.0, 0.5, 0.0]
+    assert rewards_per_answer([1, 0.5, 0], 3, played[1][0].episode, "executor") == [1.0, 0.5, 0.0]
 
 
 def test_imitating_successes_looks_at_success_and_not_at_shaped_rewards() -> None:

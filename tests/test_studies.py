@@ -30,7 +30,7 @@ from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import load_stage, save_stage
 from hiplan.runs.cells import Cell as DoneCell
 from hiplan.runs.cells import run_cells
-from hiplan.runs.dry_run import needs
+from hiplan.runs.dry_run import memory_table
 from hiplan.runs.export import convert_stage, export_role
 from hiplan.runs.measure import as_trained
 from hiplan.runs.settings import RunConfig, resolve
@@ -127,11 +127,11 @@ def test_an_exported_role_needs_no_hiplan(stage: Path, tmp_path: Path) -> None:
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")), expected, rtol=0, atol=1e-5
     )
     assert AutoTokenizer.from_pretrained(tmp_path / "whole").chat_template
-    with pytest.raises(ConfigError, match="holds files already"):
+    with pytest.raises(ConfigError, match="already contains files"):
         export_role(stage, "planner", tmp_path / "whole", merged=True)
     with pytest.raises(CheckpointError, match="is no LoRA adapter in PEFT's format"):
         load_model(executor=tmp_path / "whole")
-    with pytest.raises(ConfigError, match="no role is called 'judge'"):
+    with pytest.raises(ConfigError, match="unknown role 'judge'"):
         export_role(stage, "judge", tmp_path / "x", merged=False)
 
 
@@ -192,12 +192,12 @@ def test_a_converted_stage_answers_as_before(stage: Path, tmp_path: Path) -> Non
         torch.testing.assert_close(
             logits(after.weights.merged(role)), logits(before.weights.merged(role)), rtol=0, atol=1e-4
         )
-    with pytest.raises(ConfigError, match="no weights are called 'shared'"):
+    with pytest.raises(ConfigError, match="unknown weight mode 'shared'"):
         convert_stage(stage, "shared", tmp_path / "x", None)
 
 
 def dry(*given: str) -> dict[str, str]:
-    table = needs(resolve(Path(ablate.HERE) / "configs/llama-3.1-8b.yaml", list(given)))
+    table = memory_table(resolve(Path(ablate.HERE) / "configs/llama-3.1-8b.yaml", list(given)))
     return dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))  # type: ignore[arg-type]
 
 
@@ -205,10 +205,10 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
     """It is built on the meta device: 32 GiB would not fit here."""
     cells = dry()
     assert cells["base weights"] == "14.96 GiB"  # 8,030,261,248 parameters of two bytes
-    assert cells["of which learn"].startswith("83,886,080")  # twice PEFT's own figure for rank 16 on all layers
-    parts = [float(v.removesuffix(" GiB")) for k, v in cells.items() if v.endswith("GiB") and k != "about, in all"]
-    assert float(cells["about, in all"].removesuffix(" GiB")) == pytest.approx(sum(parts), abs=0.05)
-    start = "copies of a stage's start, for kl and drift"
+    assert cells["of which trained"].startswith("83,886,080")  # twice PEFT's own figure for rank 16 on all layers
+    parts = [float(v.removesuffix(" GiB")) for k, v in cells.items() if v.endswith("GiB") and k != "total, estimated"]
+    assert float(cells["total, estimated"].removesuffix(" GiB")) == pytest.approx(sum(parts), abs=0.05)
+    start = "copies of a stage's first weights, for kl and drift"
     assert start not in cells and start in dry("train.stages.joint.kl=0.1") and start in dry("weights.mode=joint")
     full = dry("weights.mode=joint", "weights.method=full")
     assert (full["base weights"], full["gradients and Adam's moments"]) == ("29.92 GiB", "89.75 GiB")  # float32
@@ -227,7 +227,7 @@ def test_a_dry_run_adds_up_what_a_large_model_would_take() -> None:
         8192,  # the window; 20 would not fit
     ]
     with pytest.raises(ConfigError, match="no model at 'models/Unknown-1B'"):
-        needs(resolve(None, ["model=models/Unknown-1B"]))
+        memory_table(resolve(None, ["model=models/Unknown-1B"]))
 
 
 # -- cells -------------------------------------------------------------------------------------
@@ -248,9 +248,9 @@ def test_cells_are_kept_and_not_made_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="made with other settings"):
         run_cells([other], 1, quiet)
     cells[1].file.write_text("{")
-    with pytest.raises(ConfigError, match=r"the kept cell .* does not parse: .*; remove it"):
+    with pytest.raises(ConfigError, match=r"the cell .* does not parse: .*; remove it"):
         run_cells(cells, 1, quiet)
-    with pytest.raises(ConfigError, match="two cells would be kept in one file"):
+    with pytest.raises(ConfigError, match="two cells would be stored in"):
         run_cells([cells[0], cells[0]], 1, quiet)
 
 

@@ -15,7 +15,11 @@ from hiplan.runs.tables import cross_section, gap, interval, parts_of, policy_se
 PANELS = ("train", "dev", "heldout")
 TWO = Study("two", {"a": Arm("first"), "b": Arm("second")}, stages=("joint",))
 ROOT = Path(redraw.__file__).parents[1]
-STUDY_NAMES = sorted(path.name for path in redraw.KEPT.iterdir() if path.is_dir()) if redraw.KEPT.is_dir() else []
+STUDY_NAMES = (
+    sorted(path.name for path in redraw.STUDIES_FOLDER.iterdir() if path.is_dir())
+    if redraw.STUDIES_FOLDER.is_dir()
+    else []
+)
 
 
 def column(table: Section, *names: str) -> dict[tuple[str, ...], dict[str, str]]:
@@ -32,7 +36,7 @@ def test_the_panels_of_these_tests_mix_environments() -> None:
 # -- runs ---------------------------------------------------------------------------------------
 
 
-def two() -> list[comparison.Compared]:
+def two() -> list[comparison.ArmResults]:
     cells = [
         summary("a", 0, dict.fromkeys(PANELS, "1100")),
         summary("a", 1, dict.fromkeys(PANELS, "1110")),
@@ -40,7 +44,7 @@ def two() -> list[comparison.Compared]:
         summary("b", 1, dict.fromkeys(PANELS, "1111")),
         summary("b", SEARCH_SEED, dict.fromkeys(PANELS, "0000")),  # the search is no result
     ]
-    return comparison.compared(TWO, cells)
+    return comparison.arm_results(TWO, cells)
 
 
 def test_every_seed_by_environment_and_differences_paired_over_tasks() -> None:
@@ -82,7 +86,7 @@ def test_a_gain_is_over_the_arms_own_start_also_without_plans() -> None:
     solved = dict.fromkeys(PANELS, "1111")
     cells = [summary(arm, s, solved, base=base, agent=agent) for arm, (base, agent) in starts.items() for s in (0, 1)]
     study = Study("three", TWO.arms | {"c": Arm("never a plan", agent="none")}, stages=("joint",))
-    table = comparison.every_seed(study, comparison.compared(study, cells), [0, 1], "joint", dev=False)
+    table = comparison.every_seed(study, comparison.arm_results(study, cells), [0, 1], "joint", dev=False)
     rows = column(table, "tasks", "agent")
     gains = {name: row["gain over its own start"] for (tasks, name), row in rows.items() if tasks == "train: all (4)"}
     assert gains == {
@@ -91,7 +95,7 @@ def test_a_gain_is_over_the_arms_own_start_also_without_plans() -> None:
     }  # fmt: skip
     assert rows["train: all (4)", "never a plan"]["against first"] == "+0 [+0, +0]"
     del cells[-1]["evals"][-3:], cells[-2]["evals"][-3:]  # a study that did not measure it before training
-    table = comparison.every_seed(study, comparison.compared(study, cells), [0, 1], "joint", dev=False)
+    table = comparison.every_seed(study, comparison.arm_results(study, cells), [0, 1], "joint", dev=False)
     assert column(table, "tasks", "agent")["train: all (4)", "never a plan"]["gain over its own start"] == ""
 
 
@@ -101,7 +105,7 @@ def test_decodings_that_were_tried_are_shown_with_the_seeds_that_chose_them() ->
         row = next(e for e in cell["evals"] if (e["stage"], e["panel"]) == ("joint", "dev"))
         cell["evals"].append(row | {"decoding": "t0.7", "solved": bits, "success": bits.count("1") / 4})
     study = Study("one", {"a": TWO.arms["a"]}, stages=("joint",))
-    (table,) = comparison.decodings(study, comparison.compared(study, cells), [0, 1], "joint")
+    (table,) = comparison.decodings(study, comparison.arm_results(study, cells), [0, 1], "joint")
     rows = column(table, "decoding")
     assert [rows[name,]["chosen by"] for name in ("greedy", "t0.7")] == ["seed 0", "seed 1"]
     assert (rows["greedy",]["mean [95 %]"], rows["t0.7",]["seed 1"]) == ("50 [50, 50]", "75 %")
@@ -118,7 +122,7 @@ def test_a_report_is_table_picture_and_page(tmp_path: Path) -> None:
 
 
 def test_cells_of_another_panel_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'mixed-train-0-4' has the hash 7a9068cd81cc, but .* made on abc"):
+    with pytest.raises(ConfigError, match=r"'mixed-train-0-4' has the hash 7a9068cd81cc, but .* made with 'abc'"):
         parts_of("mixed-train-0-4", "abc")
 
 
@@ -182,12 +186,12 @@ def test_policies_are_compared_by_environment_and_cost_apart() -> None:
     ways = {"never": "1001", "on failure (default)": "1111"}
     by_way = {way: [measured("train", result=under({"x": bits})["x"])] * 2 for way, bits in ways.items()}
     short, table, costs = policy_sections("train", [0, 1], by_way)
-    rows = column(table, "tasks", "plan is revised")
+    rows = column(table, "tasks", "policy")
     assert rows["household (2)", "never"]["against the default"] == "-100 [-100, -100]"
     assert rows["crafting (2)", "never"]["against the default"] == "+0 [+0, +0]"
-    never = column(short, "plan is revised")["never",]
+    never = column(short, "policy")["never",]
     assert (never["household (2): mean"], never["crafting (2): against the default"]) == ("0 [0, 0]", "+0 [+0, +0]")
-    assert column(costs, "plan is revised")["never",]["model calls"] == "2.0"
+    assert column(costs, "policy")["never",]["model calls"] == "2.0"
 
 
 # -- what is published --------------------------------------------------------------------------
@@ -195,25 +199,25 @@ def test_policies_are_compared_by_environment_and_cost_apart() -> None:
 
 @pytest.mark.parametrize("name", STUDY_NAMES)
 def test_published_tables_are_those_of_the_kept_cells(name: str, tmp_path: Path) -> None:
-    redraw.study(redraw.KEPT / name, tmp_path)
-    assert read_diagnostics(tmp_path) == read_diagnostics(redraw.KEPT / name), "python experiments/redraw.py"
-    assert (tmp_path / "table.md").read_text() == (redraw.KEPT / name / "table.md").read_text()
+    redraw.study(redraw.STUDIES_FOLDER / name, tmp_path)
+    assert read_diagnostics(tmp_path) == read_diagnostics(redraw.STUDIES_FOLDER / name), "python experiments/redraw.py"
+    assert (tmp_path / "table.md").read_text() == (redraw.STUDIES_FOLDER / name / "table.md").read_text()
 
 
 @pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
 def test_documents_show_the_tables_of_the_studies(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    assert redraw.fill(text, redraw.KEPT) == text, "python experiments/redraw.py"
+    assert redraw.fill(text, redraw.STUDIES_FOLDER) == text, "python experiments/redraw.py"
     assert text.count("<!-- table: ") == text.count("<!-- end of table -->")
 
 
 def test_a_table_is_filled_in_between_its_marks() -> None:
     marked = "a\n<!-- table: weights / Cost -->\nold\n<!-- end of table -->\nb\n"
-    filled = redraw.fill(marked, redraw.KEPT)
+    filled = redraw.fill(marked, redraw.STUDIES_FOLDER)
     assert "old" not in filled and "| split, rank 8 each | 190,464 | x 2 |" in filled
     assert filled.startswith("a\n") and filled.endswith("<!-- end of table -->\nb\n")
     with pytest.raises(ConfigError, match="the study 'weights' has no table 'Price'; expected one of Success"):
-        redraw.fill(marked.replace("Cost", "Price"), redraw.KEPT)
+        redraw.fill(marked.replace("Cost", "Price"), redraw.STUDIES_FOLDER)
 
 
 def test_a_folder_without_a_study_is_one_clear_line(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tracking import (
 
 from hiplan.agent import Agent
 from hiplan.coordination import Limits, Tracker, matching, never, scores
-from hiplan.coordination.adherence import Judged, adherence
+from hiplan.coordination.adherence import ActionJudgement, adherence
 from hiplan.coordination.matching import lexical_scores
 from hiplan.executors import Executor
 from hiplan.formats import parse_numbered
@@ -169,10 +169,10 @@ def test_recoveries() -> None:
 def test_what_is_judged_says_why_and_what_it_completed() -> None:
     tracker = Tracker(DIAMOND)
     judged = see(tracker, "act", FINE, [True, False, False, False], [DONE, DONE, OPEN, FAILED])
-    assert judged == Judged(ON, 1, "the environment's predicate", (1, 2), (4,))
+    assert judged == ActionJudgement(ON, 1, "the environment's predicate", (1, 2), (4,))
     assert see(tracker, "act", FINE, [False] * 4, [DONE] * 4).evidence == "serves none of 4 steps"
     words = Tracker(DIAMOND)
-    assert see(words, "dig up clay", FINE, None, None) == Judged(ON, 1, "shared words: dig, clay")
+    assert see(words, "dig up clay", FINE, None, None) == ActionJudgement(ON, 1, "shared words: dig, clay")
 
 
 def test_a_revision_keeps_what_is_done() -> None:
@@ -184,7 +184,7 @@ def test_a_revision_keeps_what_is_done() -> None:
     assert tracker.ready() == (2, 9) and tracker.served is None and not tracker.failed
     tracker.replan(None)
     assert tracker.ready() == () and not tracker.used_up
-    assert see(tracker, "dig clay", FINE, None, None) == Judged()
+    assert see(tracker, "dig clay", FINE, None, None) == ActionJudgement()
 
 
 WORDS = "get 1 9999 craft using make find at go to take from move put in/on clean with use open rack sink cup a b c x y"

@@ -254,7 +254,7 @@ def test_a_warm_start_leaves_nothing_behind(
 def test_a_role_that_wrote_nothing_cannot_be_taught(demonstrations: list[Episode]) -> None:
     model = random_model()
     bare = [e for e in demonstrations if "planner" not in e.conversations]
-    with pytest.raises(ConfigError, match="the 2 demonstrations hold nothing that a planner wrote"):
+    with pytest.raises(ConfigError, match="the 2 demonstrations have no answer by the planner"):
         warm_start(model, bare, ("planner",))
     warm_start(model, bare, ("executor",))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hiplan.coordination import Tracker
-from hiplan.coordination.adherence import Judged
+from hiplan.coordination.adherence import ActionJudgement
 from hiplan.coordination.matching import best_known
 from hiplan.env import PlanAware
 from hiplan.envs import make_env
@@ -31,7 +31,9 @@ def answered(matching: Any) -> Any:
     return stop.value.value
 
 
-def see(tracker: Tracker, action: str, result: StepResult, serves: Any, status: Any, effect: bool = True) -> Judged:
+def see(
+    tracker: Tracker, action: str, result: StepResult, serves: Any, status: Any, effect: bool = True
+) -> ActionJudgement:
     matches = answered(best_known(tracker.plan, action, result.observation, serves)) if tracker.plan else ()
     return tracker.observe(result, matches, status, effect)
 

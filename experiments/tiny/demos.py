@@ -85,7 +85,7 @@ class DemoPlanner:
             try:
                 BRIEF.format.parse(text)
             except Exception as error:
-                conversation.ask(BRIEF.mend(str(error)), 0)
+                conversation.ask(BRIEF.retry(str(error)), 0)
         self._answer(episode, plan, "plan")
         return PlanRevision(plan=plan)
         yield

@@ -1,4 +1,4 @@
-"""The command line: its commands, and how a user's mistakes are told."""
+"""The command line: registers the commands and reports user errors."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, NoReturn
 
 import typer
 
-from hiplan.cli import look, measure, plans, stages, train
+from hiplan.cli import measure, plans, reports, stages, train
 from hiplan.errors import UserError
 from hiplan.report.terminal import Terminal
 
 HELP = """Train and run planner-executor language-model agents.
 
 \b
-  hiplan train                          three stages on the embedded tasks with the shipped model
-  hiplan inspect runs/mixed-split-0     how its episodes went
+  hiplan train                         train the shipped model in three stages
+  hiplan inspect runs/mixed-split-0    show sampled episodes of the run
   hiplan play runs/mixed-split-0/stages/joint
   hiplan evaluate runs/mixed-split-0/stages/joint --panel-seed 7
 """
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=HELP,
-    pretty_exceptions_enable=False, pretty_exceptions_show_locals=False,  # typer's tracebacks show locals, keys too
+    pretty_exceptions_enable=False, pretty_exceptions_show_locals=False,  # typer's tracebacks would show API keys
 )  # fmt: skip
 app.command()(train.train)
 app.command()(measure.evaluate)
@@ -34,12 +34,12 @@ app.command()(measure.diagnose)
 app.command()(plans.plans)
 app.command()(stages.export)
 app.command()(stages.convert)
-app.command()(look.inspect)
-app.command()(look.report)
+app.command()(reports.inspect)
+app.command()(reports.report)
 
 
 def prepare() -> None:
-    """Settings that libraries read when they are imported: no downloads, no telemetry, no chatter."""
+    """Set the environment variables that libraries read at import: no downloads, no telemetry, no progress bars."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -48,11 +48,11 @@ def prepare() -> None:
 
 
 def run(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit code; a user's mistake is one line on standard error and exit code 2."""
+    """Run a command and return its exit code; a ``UserError`` is one line on standard error and exit code 2."""
     prepare()
     try:
         command()
-    except SystemExit as ended:  # typer's own end
+    except SystemExit as ended:  # raised by typer
         return int(ended.code or 0)
     except UserError as error:
         Terminal(stderr=True).error(error)
@@ -60,11 +60,12 @@ def run(command: Callable[[], Any]) -> int:
     return 0
 
 
-def leave(code: int) -> NoReturn:
-    """End the process; one of several that were started together ends without Python's own clearing up.
+def exit_process(code: int) -> NoReturn:
+    """End the process; a finished process of a distributed run ends without the interpreter's shutdown.
 
-    torch's caches keep the mesh of a sharded model and with it gloo's threads (2.13). One of these that has yet to let
-    go of a last message's tensors when the interpreter ends aborts the process, and the launcher calls the run failed.
+    torch 2.13 caches the device mesh of a sharded model and thereby keeps gloo's threads alive. If such a thread still
+    has tensors of the last message when the interpreter shuts down, it aborts the process, and the launcher reports the
+    run as failed.
     """
     if "LOCAL_RANK" in os.environ:
         sys.stdout.flush()
@@ -75,4 +76,4 @@ def leave(code: int) -> NoReturn:
 
 def main() -> None:
     """Run the ``hiplan`` command."""
-    leave(run(app))
+    exit_process(run(app))

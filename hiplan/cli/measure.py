@@ -1,4 +1,4 @@
-"""``hiplan evaluate``, ``play`` and ``diagnose``: how good a trained stage is."""
+"""``hiplan evaluate``, ``hiplan play`` and ``hiplan diagnose``: evaluate trained stages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hiplan.errors import ConfigError
 from hiplan.report.terminal import Terminal
 
 Stage = Annotated[
-    Path, typer.Argument(metavar="STAGE", help="A stage folder such as RUN/stages/joint, or a model's folder as it is.")
+    Path, typer.Argument(metavar="STAGE", help="A stage folder such as RUN/stages/joint, or a model folder.")
 ]
 Tasks = Annotated[int | None, typer.Option(help="Use only this many tasks of each panel.")]
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs that differ in their seed.")
+    list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs that differ only in their seed.")
 ]
 
 
@@ -26,14 +26,20 @@ def evaluate(
     panel: Annotated[str, typer.Option(help="train, dev, heldout, or all.")] = "all",
     tasks: Tasks = None,
     decoding: Annotated[str, typer.Option(help="greedy, t0.3, t0.7, t1.0, or best (chosen on dev).")] = "greedy",
-    env: Annotated[str | None, typer.Option(help="Other tasks than those of its run; see hiplan train.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="torch's threads.")] = 2,
+    env: Annotated[
+        str | None, typer.Option(help="Tasks, as for hiplan train. [default: those of the stage's run]")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Number of torch threads.")] = 2,
 ) -> None:
-    """Measure a stage with plans and without, on the shipped panels or on fresh ones.
+    """Evaluate a stage with plans and without plans.
 
     \b
       hiplan evaluate runs/mixed-split-0/stages/joint
-      hiplan evaluate runs/mixed-split-0/stages/joint --panel heldout --panel-seed 7
+      hiplan evaluate runs/mixed-split-0/stages/joint --panel heldout
+      hiplan evaluate runs/mixed-split-0/stages/joint --panel-seed 7
+
+    Prints success with 95 % intervals on the panels train, dev and heldout. A panel is a fixed list of tasks;
+    --panel-seed draws new tasks from the same distribution.
     """
     from hiplan.runs.measure import measure
 
@@ -42,15 +48,20 @@ def evaluate(
 
 def play(
     stage: Annotated[
-        Path | None, typer.Argument(metavar="[STAGE]", help="A stage folder; without one, the untrained model.")
+        Path | None, typer.Argument(metavar="STAGE", help="A stage or model folder. [default: untrained tiny-v1]")
     ] = None,
     panel: Annotated[str, typer.Option(help="train, dev or heldout.")] = "dev",
-    index: Annotated[int, typer.Option(help="Which task of the panel, from 0.")] = 0,
+    index: Annotated[int, typer.Option(help="The task's number in the panel, from 0.")] = 0,
     env: Annotated[str, typer.Option(help="mixed, crafting, household, or a TaskSuite as file.py:name.")] = "household",
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Sampling seed.")] = 0,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
 ) -> None:
-    """Play one task of a panel and print the transcript."""
+    """Play one task of a panel and print the transcript.
+
+    \b
+      hiplan play
+      hiplan play runs/mixed-split-0/stages/joint --env crafting --index 3
+    """
     from hiplan.runs.measure import play_one
 
     play_one(stage, panel, index, env, seed, temperature, Terminal())
@@ -60,32 +71,40 @@ def diagnose(
     runs: Runs,
     study: Annotated[
         Literal["plans", "replan"],
-        typer.Option(help="plans: is the plan used, and is it good; replan: when to revise, and which plan to take."),
+        typer.Option(help="plans: plan use and plan quality; replan: when to revise and which candidate plan to use."),
     ] = "plans",
-    stage: Annotated[str, typer.Option(help="The stage that is measured.")] = "joint",
+    stage: Annotated[str, typer.Option(help="Name of the stage to evaluate.")] = "joint",
     panels: Annotated[str, typer.Option(help="train, dev, heldout; comma-separated.")] = "train,heldout",
     tasks: Tasks = None,
     decoding: Annotated[str, typer.Option(help="greedy, t0.3, t0.7 or t1.0.")] = "greedy",
     out: Annotated[
-        Path | None, typer.Option(help="Folder of cells, tables and report.html. [default: runs/diagnose-STUDY]")
+        Path | None, typer.Option(help="Folder for cells, tables and report.html. [default: runs/diagnose-STUDY]")
     ] = None,
     parallel: Annotated[
-        int, typer.Option(min=0, help="Processes at once, one torch thread each; 0: all in this process.")
+        int, typer.Option(min=0, help="Number of processes, with one torch thread each; 0: only this process.")
     ] = 2,
 ) -> None:
-    """Measure whether trained agents use their plans, and what revisions are worth.
+    """Test whether agents use their plans and benefit from revisions.
 
-    plans measures the agent with its own plan, another task's plan, no plan and the environment's plan, before and
-    after training; with several runs also the planner of each with the executor of the others. replan compares when
-    plans are revised and which of several candidate plans is taken: success, tokens, model calls.
+    \b
+      hiplan diagnose runs/mixed-split-0
+      hiplan diagnose runs/mixed-split-0 runs/mixed-split-1
+      hiplan diagnose runs/mixed-split-0 --study replan --tasks 32
 
-    Finished cells are kept; the same command continues a stopped study.
+    --study plans compares success with the agent's own plan, another task's plan, no plan, and the environment's plan,
+    before and after training. With several runs it also combines the planner of each run with the executors of the
+    others.
+
+    --study replan compares success and cost of several replan policies and of several ways to choose among candidate
+    plans.
+
+    Results of finished cells are stored, and the same command continues a stopped study.
     """
     from hiplan.evaluation import TEMPERATURES
     from hiplan.runs import diagnose as studies
 
     if decoding not in TEMPERATURES:
-        raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)}")
+        raise ConfigError(f"unknown decoding {decoding!r}; expected one of {', '.join(TEMPERATURES)}")
     folder = out or Path("runs") / f"diagnose-{study}"
     command = f"hiplan diagnose {' '.join(map(str, runs))} --study {study} --panels {panels}"
     command += ("" if tasks is None else f" --tasks {tasks}") + f" --stage {stage} --decoding {decoding}"

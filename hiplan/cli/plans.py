@@ -1,4 +1,4 @@
-"""``hiplan plans``: given plans for the executor's stage."""
+"""``hiplan plans``: make a plan file for the executor stage."""
 
 from __future__ import annotations
 
@@ -12,27 +12,39 @@ from hiplan.report.terminal import Terminal
 
 
 def plans(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The plan file, JSONL; scores go to OUT.scores.jsonl.")],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings; what it leaves out has defaults.")
-    ] = None,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The plan file to write (JSONL); scores go to OUT.scores.jsonl.")
+    ],
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; others keep their defaults.")] = None,
     set: Set = None,
     show_config: ShowConfig = False,
 ) -> None:
-    """Sample plans, judge them, and write those that pass as a plan file for the executor's stage.
-
-    By default the untrained model plans and the rules judge. A stage, or any OpenAI-compatible endpoint, can plan, and
-    an endpoint can judge. A stopped run continues with the same command.
+    """Sample and judge plans, and write a plan file.
 
     \b
-      planner: {url: http://localhost:8000/v1, model: my-model, key_env: MY_KEY, prices: [0.15, 0.6]}
+      hiplan plans plans.jsonl
+      hiplan plans plans.jsonl --set stage=runs/mixed-split-0/stages/planner
+      hiplan plans plans.jsonl --config plans.yaml
+
+    The plan file has the plans that the judge passes, for training the executor:
+
+    \b
+      hiplan train --set train.plan_file=plans.jsonl \\
+          --set train.stages.executor.plans=file
+
+    By default the untrained model writes the plans and the rules judge them. A stage or an OpenAI-compatible endpoint
+    can write plans instead, and an endpoint can judge them, as in this plans.yaml:
+
+    \b
+      planner:
+        url: http://localhost:8000/v1
+        model: my-model
+        key_env: MY_KEY
+        prices: [0.15, 0.6]
       judge: planner
       tasks: 200
 
-    \b
-      hiplan plans plans.jsonl --config plans.yaml
-      hiplan plans plans.jsonl --set stage=runs/mixed-split-0/stages/planner
-      hiplan train --set train.plan_file=plans.jsonl --set train.stages.executor.plans=file
+    The same command continues a stopped run.
     """
     import yaml
 
@@ -47,5 +59,5 @@ def plans(
     try:
         plan_data(settings, out, console)
     except KeyboardInterrupt:
-        console.print("stopped; the same command continues")
+        console.print("stopped; continue with the same command")
         raise typer.Exit(130) from None

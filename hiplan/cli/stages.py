@@ -1,4 +1,4 @@
-"""``hiplan export`` and ``convert``: what leaves a run."""
+"""``hiplan export`` and ``hiplan convert``: write a trained stage in another form."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ Stage = Annotated[Path, typer.Argument(metavar="STAGE", help="A stage folder suc
 def export(
     stage: Stage,
     role: Annotated[str, typer.Option(help="planner or executor.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to; peft, transformers and vLLM load it without hiplan.")],
-    merged: Annotated[bool, typer.Option("--merged", help="Write a whole model instead of an adapter.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Merge the adapter and write a complete model.")] = False,
 ) -> None:
-    """Write one role of a stage as a plain PEFT adapter, or merged into its base as a plain model."""
+    """Export one role as a PEFT adapter or a complete model.
+
+    \b
+      hiplan export runs/mixed-split-0/stages/joint --role planner --out planner
+      hiplan export runs/mixed-split-0/stages/joint --role executor --merged \\
+          --out executor
+
+    peft, transformers and vLLM load the result without hiplan.
+    """
     from hiplan.runs.export import export_role
 
     export_role(stage, role, out, merged)
@@ -29,9 +37,17 @@ def convert(
     stage: Stage,
     to: Annotated[str, typer.Option(help="joint, split, partial or separate.")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    keep: Annotated[str | None, typer.Option(help="To joint: the role whose weights are kept.")] = None,
+    keep: Annotated[str | None, typer.Option(help="With --to joint: the role whose weights both roles use.")] = None,
 ) -> None:
-    """Write a stage with another weight mode, in which both roles answer as before."""
+    """Convert a stage to another weight mode.
+
+    \b
+      hiplan convert runs/mixed-split-0/stages/joint --to separate --out separate
+      hiplan convert runs/mixed-split-0/stages/joint --to joint --keep planner \\
+          --out joint
+
+    Both roles answer as before; with --to joint, only the role given by --keep does.
+    """
     from hiplan.runs.export import convert_stage
 
     convert_stage(stage, to, out, keep)

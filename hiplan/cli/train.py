@@ -1,4 +1,4 @@
-"""``hiplan train``: the main job."""
+"""``hiplan train``: train an agent."""
 
 from __future__ import annotations
 
@@ -10,21 +10,32 @@ import typer
 from hiplan.errors import ConfigError
 from hiplan.report.terminal import Terminal
 
-Config = Annotated[Path | None, typer.Option(help="YAML file with settings; what it leaves out has defaults.")]
-Model = Annotated[str | None, typer.Option(help="Shipped model (tiny-v1) or a folder with a Hugging Face model.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings; others keep their defaults.")]
+Model = Annotated[
+    str | None, typer.Option(help="A shipped model or a folder with a Hugging Face model. [default: tiny-v1]")
+]
 Env = Annotated[
     str | None,
-    typer.Option(help="Tasks: mixed, crafting, household, or a TaskSuite of yours as file.py:name or module:name."),
+    typer.Option(
+        help="Tasks: mixed, crafting, household, or a TaskSuite as file.py:name or module:name. [default: mixed]"
+    ),
 ]
-Weights = Annotated[str | None, typer.Option(help="joint, split, partial or separate: what the roles share.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random in the run.")]
-PanelSeed = Annotated[int | None, typer.Option(help="Measure on fresh panels made from this seed.")]
+Weights = Annotated[
+    str | None, typer.Option(help="What the roles share: joint, split, partial or separate. [default: split]")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run. [default: 0]")]
+PanelSeed = Annotated[
+    int | None, typer.Option(help="Evaluate on new panels drawn with this seed. [default: the shipped panels]")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to. [default: runs/ENV-WEIGHTS-SEED]")]
 Resume = Annotated[Path | None, typer.Option(help="Continue the stopped run in this folder.")]
-Match = Annotated[Path | None, typer.Option(help="Train for as many environment steps as this run took.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value, for any setting; may be repeated.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the memory that the run would need, and stop.")]
-ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print the resolved settings, and stop.")]
+Match = Annotated[Path | None, typer.Option(help="Train for as many environment steps as the run in this folder.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override any setting; may be repeated."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print an estimate of the memory for the run, and exit.")]
+ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print all settings of the run, and exit.")]
 
 
 def train(
@@ -41,17 +52,19 @@ def train(
     dry_run: DryRun = False,
     show_config: ShowConfig = False,
 ) -> None:
-    """Train an agent stage by stage and measure it before, between and after.
-
-    By default: PilotRL's three stages (executor, planner, both) on the embedded tasks, with the shipped model.
-    The folder gets metrics, checkpoints, stages, pictures, transcripts and report.html.
+    """Train an agent in stages and evaluate it after each.
 
     \b
+      hiplan train
       hiplan train --set train.groups=6 --set train.stages.joint.iterations=100
       hiplan train --env mine.py:suite --set train.algorithm.reward=mine.py:reward
       hiplan train --resume runs/mixed-split-0
 
-    --show-config prints every setting.
+    By default, trains the shipped model on the embedded tasks in PilotRL's three stages: executor, planner, both.
+    Evaluates the agent before training and after every stage.
+
+    Writes metrics, checkpoints, stages, figures, transcripts and report.html to the run folder. --show-config prints
+    every setting.
     """
     import yaml
 
@@ -60,7 +73,10 @@ def train(
     given = {"model": model, "env": env, "weights__mode": weights, "seed": seed, "panel_seed": panel_seed}
     if resume is not None:
         if config or set or match or out or any(value is not None for value in given.values()):
-            raise ConfigError("--resume takes no other settings; the run continues with those it was started with")
+            raise ConfigError(
+                f"--resume {str(resume)!r} continues with the settings of that run; remove all other options but "
+                "--dry-run and --show-config"
+            )
         settings, folder = read_run(resume), resume
     else:
         settings = resolve(config, set or [], **given)
@@ -75,13 +91,14 @@ def train(
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return
     if dry_run:
-        from hiplan.runs.dry_run import needs
+        from hiplan.runs.dry_run import memory_table
 
-        console.print(needs(settings))
+        console.print(memory_table(settings))
         return
     if resume is None and (folder / "metrics.jsonl").exists():
         raise ConfigError(
-            f"{str(folder)!r} already holds a run; continue it with --resume {folder}, or choose another --out"
+            f"{str(folder)!r} already holds a run; continue it with --resume {folder}, or choose another folder with "
+            "--out"
         )
     from hiplan.runs.job import Job
 

@@ -1,6 +1,6 @@
-"""Embedded environments: ``crafting`` and ``household``, with task distributions and panels.
+"""The embedded environments ``crafting`` and ``household``, their task distributions, and task panels.
 
-``make_env(task)`` builds by ``task.env``. A user's own environment comes as a ``TaskSuite``.
+``make_env(task)`` builds the embedded environment ``task.env``. Pass other environments as a ``TaskSuite``.
 """
 
 from hiplan.envs.crafting import Crafting

@@ -1,4 +1,4 @@
-"""Evaluation: measuring an agent on tasks, the statistics of every figure, and diagnostics of plan following."""
+"""Evaluation: run an agent on tasks, confidence intervals, and diagnostics of plan use."""
 
 from hiplan.evaluation.diagnostics import (
     ByRole,

@@ -1,8 +1,8 @@
-"""Is the plan used, and is it any good? Measurements of an agent whose success alone does not tell.
+"""Diagnostics that show whether an agent uses its plan and whether the plan helps; success alone does not.
 
-Reliance on the plan, cross-play of roles from different runs, how much of its actions a plan spells out, whether the
-judge's score goes with what a plan is worth, and where episodes leave their plan. How to read them:
-docs/diagnostics.md.
+Success under swapped plans, cross-play of roles from different runs, overlap of actions with the plan's text,
+correlation of the judge's score with the plan's benefit, and the positions where episodes deviate from the plan.
+docs/diagnostics.md explains how to read them.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ CONDITIONS: dict[str, str] = {
     "oracle": "the environment's plan, revised by what was seen",
     "oracle, fixed": "the environment's first plan, never revised",
 }
+"""The plans that ``reliance`` compares, with their labels in tables."""
 
 
 def reliance(
     sampler: Sampler, tasks: Sequence[Task], *, seed: int = 0, reword: Callable[[Plan], Plan] | None = None
 ) -> dict[str, EvalResult]:
-    """The same executor on the same tasks under each of ``CONDITIONS``, tasks in order.
+    """Run the same executor on the same tasks under each of ``CONDITIONS``; the episodes are in the order of ``tasks``.
 
-    Differences are to be taken task by task (``statistics.paired``). Plans that are compared with each other are fixed:
-    a planner that may revise would mend the bad ones. A task without the plan in question (its planner's text could not
-    be read, or no other task has other steps) is played without one; a condition that no task has a plan for is left
-    out. Seeds go with tasks, but actions are drawn alike under two conditions only when decoding is greedy.
-    ``reword``: default ``paraphrased``.
+    Compare conditions task by task (``statistics.paired``). Compare the fixed plans with each other, because a planner
+    that revises would repair a swapped plan. A task without the plan in question is played without a plan: its
+    planner's text did not parse, or all other tasks have the same steps. A condition without any plan is left out. All
+    conditions use the same seed for the same task; their actions still differ by sampling unless decoding is greedy.
+    ``reword`` defaults to ``paraphrased``.
     """
 
     def play(planners: Mapping[str, PlannerProtocol]) -> dict[str, EvalResult]:
@@ -70,9 +71,9 @@ def first_plans(episodes: Sequence[Episode]) -> dict[str, Plan]:
 
 
 def swapped(plans: Mapping[str, Plan], envs: Mapping[str, str]) -> dict[str, Plan]:
-    """For each task the plan of another task of the same environment, with other steps and the nearest in length.
+    """For each task id, the plan of another task of the same environment, with other steps and the nearest in length.
 
-    ``envs``: each task's environment. Of equals, the next one in order is taken; a task without any such is left out.
+    ``envs``: the environment of each task. Ties go to the next task in order. A task without such a plan is left out.
     """
     ids = list(plans)
     found = {}
@@ -86,7 +87,7 @@ def swapped(plans: Mapping[str, Plan], envs: Mapping[str, str]) -> dict[str, Pla
 
 
 def paraphrased(plan: Plan) -> Plan:
-    """The same steps with their first word replaced by the next synonym, where there is one."""
+    """The plan with the first word of each step replaced by its next synonym, if there is one."""
     following = {a: b for group in SYNONYM_GROUPS for a, b in pairwise((*group, group[0]))}
 
     def reworded(text: str) -> str:
@@ -103,12 +104,12 @@ def _wording(plan: Plan) -> tuple[str, ...]:
 
 
 def plan_reliance(own: float, swapped: float) -> float:
-    """``(S_own - S_swapped) / S_own``: the share of its success that the agent owes to having the right plan."""
+    """``(S_own - S_swapped) / S_own``: the share of the success that depends on the right plan; NaN for ``own = 0``."""
     return (own - swapped) / own if own > 0 else math.nan
 
 
 class ByRole(Model):
-    """Two models as one: the first answers as planner, the second as executor."""
+    """A model that sends the planner's requests to one model and the executor's to another."""
 
     def __init__(self, planner: Model, executor: Model) -> None:
         self._models: dict[Role, Model] = {"planner": planner, "executor": executor}
@@ -118,15 +119,16 @@ class ByRole(Model):
         return self._models[requests[0].role].complete(requests) if requests else []
 
     def release(self) -> None:
-        """Free the caches of both."""
+        """Free the cached state of both models."""
         for model in self._models.values():
             model.release()
 
 
 def cross_play(samplers: Sequence[Sampler], tasks: Sequence[Task], *, seed: int = 0) -> list[list[EvalResult]]:
-    """``result[i][j]``: the planner of sampler ``i``'s model with the executor of ``j``'s; all else is as in ``i``.
+    """Evaluate every planner with every executor: ``result[i][j]`` has the planner of ``i`` and the executor of ``j``.
 
-    Roles that only understand each other (a private code) do well on the diagonal alone.
+    All other settings are those of sampler ``i``. If only the diagonal is high, the roles of each run have developed a
+    private code that other runs do not understand.
     """
     rows = []
     for first in samplers:
@@ -139,28 +141,28 @@ def cross_play(samplers: Sequence[Sampler], tasks: Sequence[Task], *, seed: int 
 
 
 def overlap(episode: Episode) -> float | None:
-    """How much the plans spell out: mean share of an action's words found in one step of the plan in force.
+    """Mean share of an action's words that occur in the best-matching step of the plan in force.
 
-    1 where each action is written in some step; ``None`` without an action under a plan.
+    1 if every action is spelled out in some step; ``None`` without an action under a plan.
     """
     shares = []
-    for phase in episode.phases():
-        plan = phase.record.plan
+    for span in episode.plan_spans():
+        plan = span.record.plan
         steps = [set(step.description.lower().split()) for step in plan.steps] if plan else []
-        for turn in phase.turns if steps else ():
+        for turn in span.turns if steps else ():
             if words := turn.action.lower().split():
                 shares.append(max(sum(word in step for word in words) for step in steps) / len(words))
     return fmean(shares) if shares else None
 
 
 def judged(episodes: Sequence[Episode], make_env: EnvFactory) -> list[float | None]:
-    """The rule-based judge's mean score (1 to 5) of each episode's first plan; ``None`` where it cannot judge."""
+    """The rule-based judge's mean score (1 to 5) of each episode's first plan; ``None`` if it cannot score it."""
     plans = [Submission(e.task, e.observation, e.plans[0].plan if e.plans else None) for e in episodes]
     return [None if isinstance(s, Unjudged) else s.mean for s in rules_judge(make_env)(plans)]
 
 
 def correlation(scores: Sequence[float], uplift: Sequence[float]) -> float:
-    """Spearman's rank correlation, tasks as points; not-a-number where one of both is constant."""
+    """Spearman's rank correlation over tasks; NaN if either sequence is constant."""
     from scipy.stats import spearmanr
 
     if len(set(scores)) < 2 or len(set(uplift)) < 2:
@@ -170,10 +172,10 @@ def correlation(scores: Sequence[float], uplift: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an episode took, rehearsals and candidate plans that were not taken included.
+    """The cost of an episode, including rehearsals and candidate plans that were not chosen.
 
-    ``calls`` of a model; tokens ``read`` (each once, as with a cache) and ``written``, 0 for models that exchange text;
-    ``turns``: actions.
+    ``calls``: model calls. ``read`` and ``written``: tokens, each prompt token counted once as with a KV cache; 0 for
+    models that exchange text. ``turns``: actions.
     """
 
     calls: int
@@ -183,7 +185,7 @@ class Cost:
 
 
 def cost(episode: Episode) -> Cost:
-    """What the episode took."""
+    """The cost of the episode."""
     conversations = [*episode.conversations.values(), *episode.past]
     conversations += [c for candidate in episode.candidates for c in candidate.conversations]
     own = [s for c in conversations for s in c.segments if s.author == "assistant"]
@@ -193,19 +195,22 @@ def cost(episode: Episode) -> Cost:
 
 
 USED_UP = 0
-"""The position of an action that was taken when every step was done."""
+"""The position of an action after every step is done."""
 
 
 def deviations(episodes: Sequence[Episode]) -> Counter[tuple[int, Verdict]]:
-    """Actions by the place in the plan (from 1) of the step whose turn it was, and by verdict."""
+    """Counts of actions by verdict and by the position in the plan (from 1) of the first ready step.
+
+    The position is ``USED_UP`` if every step was done.
+    """
     found: Counter[tuple[int, Verdict]] = Counter()
     for episode in episodes:
         tracker = Tracker(None)
-        for phase in episode.phases():
-            tracker.revise(phase.record)
+        for span in episode.plan_spans():
+            tracker.revise(span.record)
             place = {step.id: n for n, step in enumerate(tracker.plan.steps, 1)} if tracker.plan else {}
-            for turn in phase.turns:
+            for turn in span.turns:
                 if turn.verdict is not None:
                     found[place[tracker.ready()[0]] if tracker.ready() else USED_UP, turn.verdict] += 1
-                tracker.recall(turn)
+                tracker.restore(turn)
     return found

@@ -1,4 +1,4 @@
-"""Run an agent over a panel and say how sure one can be of the figure."""
+"""Run agents on panels of tasks; success rates come with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hiplan.sampler import Job, Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode
 
-BATCH = 64  # episodes at once: their caches take memory
+BATCH = 64  # episodes played at once; limits the memory of their KV caches
 TEMPERATURES: dict[str, float] = {"greedy": 0.0, "t0.3": 0.3, "t0.7": 0.7, "t1.0": 1.0}
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """One agent on one panel. ``episodes`` stand in the panel's order."""
+    """The result of one agent on one panel; ``episodes`` are in the order of the tasks."""
 
     episodes: list[Episode]
 
@@ -31,30 +31,30 @@ class EvalResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval over tasks (it does not cover the spread over training seeds)."""
+        """95 % Wilson interval over tasks; it does not cover the variation over training seeds."""
         return wilson(sum(e.success for e in self.episodes), len(self.episodes))
 
     @property
     def adherence(self) -> float | None:
-        """Mean share of actions on plan, over episodes with a plan."""
+        """Mean share of actions on plan, over the episodes with a plan; ``None`` without any."""
         shares = [share for e in self.episodes if (share := adherence(e)) is not None]
         return sum(shares) / len(shares) if shares else None
 
     @property
     def coverage(self) -> float | None:
-        """Mean share of the steps of the last plan that were done, over episodes with a plan."""
+        """Mean share of done steps of the last plan, over the episodes with a plan; ``None`` without any."""
         shares = [share for e in self.episodes if (share := scores(e).coverage) is not None]
         return sum(shares) / len(shares) if shares else None
 
     @property
     def turns(self) -> float:
-        """Mean actions per episode."""
+        """Mean number of actions per episode."""
         return sum(len(e.turns) for e in self.episodes) / max(1, len(self.episodes))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure: an agent with a decoding on tasks."""
+    """One evaluation: a planner and an executor with a decoding on tasks."""
 
     tasks: Sequence[Task]
     planner: PlannerProtocol
@@ -65,9 +65,10 @@ class Cell:
 def evaluate(
     sampler: Sampler, cells: Sequence[Cell], seed: int = 0, on_done: Callable[[Episode], None] | None = None
 ) -> list[EvalResult]:
-    """One episode per task of every cell, ``BATCH`` at a time; the same seed gives the same episodes.
+    """Play one episode per task of every cell and return one result per cell.
 
-    Cells share the seed of a task, so that they can be compared pairwise.
+    All cells use the same seed for the same task, so that they can be compared task by task. ``on_done`` is called as
+    each episode ends.
     """
     jobs = [
         Job(task, cell.planner, cell.executor, derive_seed("evaluate", seed, task.id), cell.decoding)

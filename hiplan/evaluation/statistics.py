@@ -1,4 +1,4 @@
-"""The intervals shown with every figure."""
+"""Confidence intervals for success rates, means and paired differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import NormalDist, fmean, stdev
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval for a proportion."""
+    """Wilson score interval (low, high) for the proportion ``successes / n``; (0, 1) for ``n = 0``."""
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + level / 2)
@@ -18,7 +18,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % t-interval; without bounds (not-a-number) for a single value."""
+    """Mean and 95 % t-interval (mean, low, high); the bounds are NaN for a single value."""
     mean = fmean(values)
     if len(values) < 2:
         return mean, float("nan"), float("nan")
@@ -29,9 +29,9 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def paired(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """Mean difference of the same tasks, and its 95 % t-interval: over seeds, or over tasks where there is one seed.
+    """Mean of ``one - other`` paired by task, with its 95 % t-interval (mean, low, high).
 
-    Both are (seeds, tasks), of success for example.
+    Both are (seeds, tasks). The interval is over seeds, or over tasks if there is only one seed.
     """
     differences = [[x - y for x, y in zip(a, b, strict=True)] for a, b in zip(one, other, strict=True)]
     return t_interval([fmean(d) for d in differences] if len(differences) > 1 else differences[0])

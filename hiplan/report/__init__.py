@@ -1,4 +1,4 @@
-"""Reports: every picture, terminal view and HTML page, built from traces and metrics files alone."""
+"""Reports: figures, terminal views and HTML pages, made only from stored episodes and metrics."""
 
 from hiplan.report.curves import draw_curves
 from hiplan.report.graph import draw_plan

@@ -1,4 +1,4 @@
-"""Pictures of diagnostics: success under different plans, and where episodes leave their plan."""
+"""Figures of studies: success under different plans, success of arms, and deviations from the plan."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 6.6  # inches: still legible on a screen of 500 pixels
+WIDTH = 6.6  # inches; legible on a screen with 500 pixels
 PALE = "#b9c4ce"
-VERDICT_LOOK: dict[Verdict, tuple[str, str]] = {  # colour and hatch: told apart in grey, too
+VERDICT_STYLE: dict[Verdict, tuple[str, str]] = {  # colour and hatch, to be distinct in grey
     Verdict.ON_PLAN: (GREEN, ""),
     Verdict.PREMATURE: ("#E69F00", "//"),
     Verdict.REPEATED: (PURPLE, ".."),
@@ -27,9 +27,9 @@ ENVIRONMENT_COLORS = ("#9fb7d1", BLUE, GREEN, PURPLE)
 
 
 def draw_reliance(success: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]], path: Path) -> Path:
-    """Success per environment and condition: (before, after by seed), shares from 0 to 1; a panel per environment.
+    """Draw success by environment and condition: (before, after by seed), shares from 0 to 1.
 
-    Before as a pale bar, after as a bar with a dot per seed.
+    Each environment has a panel. Success before training is a pale bar; after training, a bar with a dot per seed.
     """
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def draw_reliance(success: Mapping[str, Mapping[str, tuple[float, Sequence[float
         axes.set_xlabel("success (%)")
         axes.grid(axis="x", color="#dddddd", zorder=0)
         axes.set_axisbelow(True)
-        _undress(axes)
+        _hide_spines(axes)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     figure.legend(
@@ -60,9 +60,9 @@ def draw_reliance(success: Mapping[str, Mapping[str, tuple[float, Sequence[float
 def draw_arms(
     success: Mapping[str, Mapping[str, Mapping[str, tuple[float | None, Sequence[float]]]]], path: Path
 ) -> Path:
-    """Success in per cent of arms by panel and environment: (before training, after by seed).
+    """Draw the success of arms by panel, arm and environment: (before training, after by seed), in per cent.
 
-    A panel each, an arm's environments as bars under each other; before as a dashed line where it is known.
+    Success before training is a dotted line, if it is known.
     """
     from matplotlib.figure import Figure
 
@@ -89,7 +89,7 @@ def draw_arms(
         axes.set_xlabel("success (%)")
         axes.grid(axis="x", color="#dddddd", zorder=0)
         axes.set_axisbelow(True)
-        _undress(axes)
+        _hide_spines(axes)
     panels[0].set_yticks(range(len(arms)), arms, fontsize=9)
     panels[0].invert_yaxis()
     figure.legend(
@@ -99,7 +99,7 @@ def draw_arms(
 
 
 def draw_deviations(counts: Mapping[str, Mapping[int, Mapping[str, int]]], path: Path) -> Path:
-    """Shares of verdicts by the place of the step whose turn it was (0: every step done), a panel per agent."""
+    """Draw shares of verdicts by the position of the first ready step (0: every step is done), a panel per agent."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, 0.5 + 2.7 * len(counts)), facecolor="white", layout="constrained")
@@ -108,7 +108,7 @@ def draw_deviations(counts: Mapping[str, Mapping[int, Mapping[str, int]]], path:
     for axes, (name, known) in zip(panels, counts.items(), strict=True):
         for x, place in enumerate(places):
             mine, bottom = known.get(place, {}), 0.0
-            for verdict, (color, hatch) in VERDICT_LOOK.items():
+            for verdict, (color, hatch) in VERDICT_STYLE.items():
                 share = 100 * mine.get(verdict, 0) / max(1, sum(mine.values()))
                 look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
                 axes.bar(x, share, 0.8, bottom=bottom, label=str(verdict) if x == 0 else "", **look)
@@ -120,14 +120,14 @@ def draw_deviations(counts: Mapping[str, Mapping[int, Mapping[str, int]]], path:
         axes.set_title(f"{name} (actions above the bars)", fontsize=10, loc="left", pad=14)
         axes.set_ylim(0, 100)
         axes.set_ylabel("share of actions (%)")
-        _undress(axes)
-    panels[-1].set_xlabel("the step whose turn it was")
+        _hide_spines(axes)
+    panels[-1].set_xlabel("first ready step")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return _save(figure, path)
 
 
-def _undress(axes: Axes) -> None:
+def _hide_spines(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

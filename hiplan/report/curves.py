@@ -1,4 +1,4 @@
-"""Training curves: success over environment steps with the stages marked, and what explains it below."""
+"""Training curves: success over environment steps with the stages marked, and smaller charts of other metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Row = Mapping[str, Any]
 Spans = Sequence[tuple[str, float, float]]
 File = TypeVar("File", bound="Path | str | IO[bytes]")
 
-# Okabe and Ito's colours, told apart with any colour vision
+# the colours of Okabe and Ito, distinct under colour-vision deficiency
 BLUE, ORANGE, GREEN, PURPLE, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#222222", "#8a8a8a"
 AGENTS = {"plan": ("with plan", ORANGE, "o"), "none": ("no plan", INK, "s")}
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A small chart of one or more keys of the train rows. ``share``: values from 0 to 1, shown in per cent."""
+    """A small chart of keys of the train rows. ``share``: the values are from 0 to 1 and shown in per cent."""
 
     title: str
     series: tuple[tuple[str, str, str], ...]  # key, label, colour
@@ -43,16 +43,17 @@ CHARTS = (
     Chart("turns per episode", (("turns", "", BLUE),)),
     Chart("reward", _roles("reward")),
     Chart("groups without variance", _roles("zero_variance"), share=True),
-    Chart("surprise of sampled tokens (nats)", _roles("entropy")),
-    Chart("KL, own from swapped plan (nats)", (("plan_kl", "", INK),)),
-    Chart("KL from the stage's start", _roles("kl")),
+    Chart("entropy (nats per token)", _roles("entropy")),
+    Chart("KL, own plan to swapped plan (nats)", (("plan_kl", "", INK),)),
+    Chart("KL to the stage's start (nats)", _roles("kl")),
 )
 
 
 def draw_curves(metrics: Sequence[Row], file: File, narrow: bool = False) -> File:
-    """Draw training and evaluation rows as PNG to a path or an open binary file; returns ``file``.
+    """Draw training and evaluation rows as PNG to a path or a binary file; returns ``file``.
 
-    Charts without any value are left out. ``narrow``: one chart above the other, for small screens.
+    Charts without values are left out. ``narrow``: all charts in one column, for small screens. Raises ``UserError`` if
+    the file cannot be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -79,7 +80,7 @@ def draw_curves(metrics: Sequence[Row], file: File, narrow: bool = False) -> Fil
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
         axes.set_title(chart.title, fontsize=10, loc="left", color=INK)
-        _dress(axes, spans, chart.share, ticks=4)
+        _style_axes(axes, spans, chart.share, ticks=4)
         if number + columns >= len(charts):
             axes.set_xlabel(axis.label, fontsize=9)
     if not charts or not narrow:
@@ -91,25 +92,25 @@ def draw_curves(metrics: Sequence[Row], file: File, narrow: bool = False) -> Fil
 
 @dataclass(frozen=True)
 class Axis:
-    """What the x axis counts: environment steps, or iterations where a row does not say its steps."""
+    """The unit of the x axis: environment steps, or iterations if rows do not have their steps."""
 
     key: str
     label: str
 
     @staticmethod
     def of(train: Sequence[Row], evals: Sequence[Row]) -> Axis:
-        """Environment steps where every row has them and some were taken."""
+        """Environment steps if every row has them and some are above 0, else iterations."""
         steps = [_value(row, "env_steps") for row in [*train, *evals]]
         known = all(map(math.isfinite, steps)) and any(steps)
         return Axis("env_steps", "environment steps") if known else Axis("iteration", "iterations")
 
     def place(self, row: Row) -> float:
-        """Where the row stands: at the end of what it tells of."""
+        """The position of a row on the axis: the end of its iteration or evaluation."""
         return float(row[self.key]) + (self.key == "iteration" and row.get("kind") == "train")
 
 
 def stage_spans(train: Sequence[Row], axis: Axis) -> list[tuple[str, float, float]]:
-    """(stage, where it began, where it ended) per stage, in order."""
+    """(name, start, end) per stage, in order."""
     spans: list[tuple[str, float, float]] = []
     for row in train:
         stage, place = str(row["stage"]), axis.place(row)
@@ -121,7 +122,7 @@ def stage_spans(train: Sequence[Row], axis: Axis) -> list[tuple[str, float, floa
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """The mean over a centred window, of the finite values in it."""
+    """The moving average over a centred window, of the finite values in it."""
     half = window // 2
     means = []
     for middle in range(len(values)):
@@ -158,7 +159,7 @@ def _draw_success(
             axes.scatter(
                 [x for x, _ in others], [y for _, y in others], s=26, label="other decodings", zorder=3, **hollow
             )
-    _dress(axes, spans, share=True)
+    _style_axes(axes, spans, share=True)
     axes.set_ylim(-3, 113)
     axes.set_title("success", fontsize=12, weight="bold", loc="left", color=INK, pad=44 if narrow else 26)
     for stage, first, stop in spans:
@@ -174,7 +175,7 @@ def _draw_success(
 
 
 def _line(axes: Axes, train: Sequence[Row], axis: Axis, key: str, label: str, color: str) -> None:
-    """One key over the axis: faint as measured, strong as a moving average that does not cross stages."""
+    """Draw one key: a faint line of the values, and a strong one of the moving average within each stage."""
     scale = 100 if key in ("success", *(k for chart in CHARTS if chart.share for k, _, _ in chart.series)) else 1
     window = max(1, len(train) // 20)
     for number, stage in enumerate(dict.fromkeys(row["stage"] for row in train)):
@@ -187,8 +188,8 @@ def _line(axes: Axes, train: Sequence[Row], axis: Axis, key: str, label: str, co
         axes.plot(x, smooth(y, window), color=color, linewidth=2, label="" if number else label, zorder=3, **style)
 
 
-def _dress(axes: Axes, spans: Spans, share: bool, ticks: int = 8) -> None:
-    """Stage bands, light grid, no box."""
+def _style_axes(axes: Axes, spans: Spans, share: bool, ticks: int = 8) -> None:
+    """Add stage bands and a light grid, remove the box."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     for number, (_, first, stop) in enumerate(spans):
@@ -207,7 +208,7 @@ def _dress(axes: Axes, spans: Spans, share: bool, ticks: int = 8) -> None:
 
 
 def _value(row: Row, key: str) -> float:
-    """The number under ``key``; not-a-number where there is none."""
+    """The number under ``key``; NaN if there is none."""
     value = row.get(key)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 

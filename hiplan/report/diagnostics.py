@@ -1,4 +1,4 @@
-"""``diagnostics.json``: tables with a note and a picture, written by a study and shown by the report page."""
+"""``diagnostics.json``: tables with notes and figures, which a study writes and the report page shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hiplan.files import problem, write_text
 from hiplan.report.files import read_text
 from hiplan.text import markdown
 
-NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\]| \(.*\))?|[-–]?")  # also with its interval; or nothing there
+NUMBER = re.compile(r"[-+]?\d[\d.,]*( ?%)?( ?\[.*\]| \(.*\))?|[-–]?")  # with or without an interval; or empty
 
 
 class Section(BaseModel):
-    """A table, its note, and a picture: the name of a file beside ``diagnostics.json``."""
+    """A table with a note. ``picture``: the name of an image file in the folder of ``diagnostics.json``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,18 +30,18 @@ class Section(BaseModel):
     def _even(self) -> Section:
         for number, row in enumerate(self.rows, 1):
             if len(row) != len(self.head):
-                raise ValueError(f"row {number} has {len(row)} cells, the head {len(self.head)}")
+                raise ValueError(f"row {number} has {len(row)} cells, expected {len(self.head)} as in the head")
         if self.picture is not None and Path(self.picture).name != self.picture:
-            raise ValueError(f"picture {self.picture!r} should be the name of a file in the run's folder")
+            raise ValueError(f"picture {self.picture!r} is not a file name without a folder")
         return self
 
     def numeric(self) -> list[bool]:
-        """Per column, whether it holds numbers alone."""
+        """Per column, whether all its cells are numbers."""
         return [all(NUMBER.fullmatch(row[i].strip()) for row in self.rows) for i in range(len(self.head))]
 
 
 class Diagnostics(BaseModel):
-    """What the file holds."""
+    """The content of ``diagnostics.json``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,22 +51,24 @@ class Diagnostics(BaseModel):
 
 
 def read_diagnostics(run: Path) -> Diagnostics | None:
-    """What the run's ``diagnostics.json`` holds; ``None`` without one. ``UserError`` where it cannot be used."""
+    """The content of the run's ``diagnostics.json``; ``None`` without one. Raises ``UserError`` if it is not valid."""
     path = run / "diagnostics.json"
     if not path.is_file():
         return None
     try:
         found = Diagnostics.model_validate_json(read_text(path))
     except ValidationError as error:
-        raise UserError(f"{str(path)!r} cannot be used: {problem(error)}; remove it or write it again") from None
+        raise UserError(f"{str(path)!r} is not valid: {problem(error)}; delete it or write it again") from None
     for section in found.sections:
         if section.picture and not (run / section.picture).is_file():
-            raise UserError(f"{str(path)!r} names the picture {section.picture!r}, which is not there; write it again")
+            raise UserError(
+                f"{str(path)!r} refers to the picture {section.picture!r}, which is missing; run the study again"
+            )
     return found
 
 
 def write_diagnostics(folder: Path, found: Diagnostics) -> str:
-    """Write ``diagnostics.json`` and, for documents, ``table.md`` into the folder; returns the latter's text."""
+    """Write ``diagnostics.json`` and ``table.md`` to the folder; returns the text of ``table.md``."""
     write_text(folder / "diagnostics.json", found.model_dump_json(indent=1) + "\n")
     parts = [markdown(found.about)]
     for section in found.sections:
@@ -79,7 +81,7 @@ def write_diagnostics(folder: Path, found: Diagnostics) -> str:
 
 
 def markdown_table(section: Section) -> str:
-    """The section's table for documents."""
+    """The section's table in Markdown."""
     rule = ["---:" if numeric else "---" for numeric in section.numeric()]
     rows = (section.head, rule, *section.rows)
     return "\n".join(f"| {' | '.join(map(markdown, row))} |" for row in rows)

@@ -1,8 +1,8 @@
-"""What training changed: the last stage against the first on the same tasks, by environment.
+"""The gain by training: the last stage against the first on the same tasks, by environment.
 
-Differences are paired by task; their 95 % t-intervals are over tasks, so they do not cover the spread over training
-seeds. Like is compared with like: both ends at one decoding, greedy where it was measured at both. Where the best
-decodings on dev are others, the ends are shown at those too, under their names.
+Differences are paired by task. Their 95 % t-intervals are over tasks and do not cover the variation over training
+seeds. Both stages are compared with the same decoding, greedy if both were evaluated with it. If other decodings are
+best on dev, a second comparison uses the best decoding of each stage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Ends = tuple[str, str]
 
 @dataclass(frozen=True)
 class Change:
-    """Success at the start and at the end, and the paired difference with its interval; shares from 0 to 1."""
+    """Success before and after training, and the paired difference with its interval; shares from 0 to 1."""
 
     start: float
     end: float
@@ -36,25 +36,25 @@ class Change:
 
 @dataclass(frozen=True)
 class Gain:
-    """One agent's changes by environment and panel. ``decodings``: at the start and at the end."""
+    """The changes of one agent by environment and panel. ``decodings``: before and after training."""
 
     agent: str
     decodings: Ends
     changes: Mapping[str, Mapping[str, Change]]
 
     @property
-    def like(self) -> bool:
-        """Whether both ends used one decoding."""
+    def same_decoding(self) -> bool:
+        """Whether both evaluations used the same decoding."""
         return self.decodings[0] == self.decodings[1]
 
     @property
-    def words(self) -> str:
-        """The decodings as text."""
-        return self.decodings[0] if self.like else " → ".join(self.decodings)
+    def decoding_label(self) -> str:
+        """The decoding, or both as ``t0.7 → greedy``."""
+        return self.decodings[0] if self.same_decoding else " → ".join(self.decodings)
 
 
 def gains(evals: Sequence[Row], panels: Panels | None = None) -> list[Gain]:
-    """Per agent: at one decoding, if it was measured so; then at the best on dev of each end, if they differ."""
+    """The gains of each agent: with a common decoding if there is one, then with the best on dev if those differ."""
     found = []
     shown = results(evals)
     for agent in dict.fromkeys(result.agent for result in shown):
@@ -72,7 +72,7 @@ def gains(evals: Sequence[Row], panels: Panels | None = None) -> list[Gain]:
 
 
 def _newest(evals: Sequence[Row], stage: str, agent: str) -> dict[tuple[str, str], Row]:
-    """By decoding and panel."""
+    """The newest evaluation rows of an agent after a stage, by decoding and panel."""
     rows = [r for r in evals if r.get("kind", "eval") == "eval" and str(r["stage"]) == stage]
     rows = [r for r in rows if str(r.get("agent", "plan")) == agent]
     rows.sort(key=lambda r: int(r.get("iteration", 0)))
@@ -82,7 +82,7 @@ def _newest(evals: Sequence[Row], stage: str, agent: str) -> dict[tuple[str, str
 def _changes(
     start: Mapping[tuple[str, str], Row], end: Mapping[tuple[str, str], Row], ends: Ends, panels: Panels
 ) -> dict[str, dict[str, Change]]:
-    """By environment and panel; rows that do not say which tasks they solved give neither parts nor intervals."""
+    """Changes by environment and panel; rows without the solved tasks give no environments and no intervals."""
     found: dict[str, dict[str, Change]] = {}
     for (name, panel), before in start.items():
         after = end.get((ends[1], panel))

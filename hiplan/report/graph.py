@@ -1,6 +1,6 @@
-"""The plans of an episode as a picture: one panel per revision, its steps as a layered graph.
+"""Figures of the plans of an episode: one panel per revision, with the steps as a layered graph.
 
-Every state is told by fill, border and symbol at once, so the picture also reads in grey.
+Fill, border and symbol show the status of a step, so that the figure is legible in grey.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 File = TypeVar("File", bound="Path | str | IO[bytes]")
 
-MAX_PANELS, MAX_STEPS, ROW, NARROW_ROW = 4, 24, 3, 2  # panels drawn, steps per panel, steps per row, at most
-NODE_W, NODE_H = 2.0, 0.56  # of a step, in inches
-STEP_X, STEP_Y = 2.25, 0.98  # from step to step and from row to row
-GAP, TITLE, HEAD, FOOT, LEGEND_ROW = 0.4, 0.5, 0.8, 0.7, 0.32  # between panels, above all and each, below, of a row
+MAX_PANELS, MAX_STEPS, ROW, NARROW_ROW = 4, 24, 3, 2  # the most panels, steps per panel, steps per row
+NODE_W, NODE_H = 2.0, 0.56  # size of a step, in inches
+STEP_X, STEP_Y = 2.25, 0.98  # distance between steps in a row, and between rows
+GAP, TITLE, HEAD, FOOT, LEGEND_ROW = 0.4, 0.5, 0.8, 0.7, 0.32  # between panels; heights of title, head, foot, row
 REVISED = "by this revision"
 LEGEND = (("done", 1.25), ("active", 1.3), ("failed", 1.3), ("open", 1.25), ("left out next", 1.75), (REVISED, 1.95))
-NARROW = 4.6  # the least width
+NARROW = 4.6  # the smallest width of a figure
 INK, FAINT = "#222222", "#767676"
 STYLES: dict[StepStatus, dict[str, Any]] = {
     StepStatus.DONE: {"facecolor": "#bcdcf0", "edgecolor": "#0b4f7d", "linewidth": 1.4},
@@ -51,10 +51,10 @@ PILL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """A plan as it stood when it was replaced or the episode ended.
+    """A plan with the step statuses at its replacement or at the end of the episode.
 
-    ``new``, ``reworded``: steps that this revision added, or said otherwise; ``dropped``: open steps the next one left
-    out; ``turns``: how many were taken before it came and when it went.
+    ``new``, ``reworded``: the steps that this revision added or reworded. ``dropped``: the open steps that the next
+    revision leaves out. ``turns``: the number of turns before the plan and at its end.
     """
 
     number: int
@@ -68,10 +68,10 @@ class Panel:
 
 
 def draw_plan(episode: Episode, file: File, dpi: int = 150, narrow: bool = False) -> File:
-    """Draw the episode's plans, revision by revision, as PNG to a path or an open binary file; returns ``file``.
+    """Draw the episode's plans, revision by revision, as PNG to a path or a binary file; returns ``file``.
 
-    ``dpi``: pixels per inch; a panel is between 2.4 and 6.8 inches wide. ``narrow``: one plan above the other, for
-    small screens.
+    ``dpi``: pixels per inch; a panel is between 2.4 and 6.8 inches wide. ``narrow``: all plans in one column, for small
+    screens. Raises ``UserError`` if the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -106,20 +106,20 @@ def draw_plan(episode: Episode, file: File, dpi: int = 150, narrow: bool = False
     _draw_legend(axes, width, legend)
     if not shown:
         _write(axes, width / 2, height / 2, "no plan in this episode", color=FAINT)
-    with warnings.catch_warnings(), saving(file):  # a character the font lacks is drawn as a box
+    with warnings.catch_warnings(), saving(file):  # characters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(file, dpi=dpi)
     return file
 
 
 def panels(episode: Episode) -> list[Panel]:
-    """The episode's different plans; records that kept a plan count towards the plan they kept."""
+    """One panel per plan of the episode; a record that kept the plan extends its panel."""
     states = step_states(episode)
     records = [(i, r.turn, r.reason, r.plan) for i, r in enumerate(episode.plans) if not r.kept]
     ends = [*records, (len(episode.plans), len(episode.turns), None, None)][1:]
     found: list[Panel] = []
     for (_, since, reason, plan), (stop, until, _, following) in zip(records, ends, strict=True):
-        if plan is None:  # it ended the one before
+        if plan is None:  # ends the plan before it
             continue
         change = diff(found[-1].plan, plan) if found else PlanDiff()
         after = {step.id for step in (following or plan).steps}
@@ -133,7 +133,7 @@ def panels(episode: Episode) -> list[Panel]:
 
 
 def _grid(plan: Plan, most: int) -> list[list[int]]:
-    """Step ids in rows of ``most``: the layers of the graph, each step near those it waits for, long layers broken."""
+    """Step ids in rows of at most ``most``: the layers of the graph, each step near the steps it depends on."""
     shown = {step.id: step for step in plan.steps[:MAX_STEPS]}
     place: dict[int, float] = {}
     rows: list[list[int]] = []
@@ -153,7 +153,7 @@ def _width(grid: list[list[int]]) -> float:
 
 
 def _draw_panel(axes: Axes, panel: Panel, grid: list[list[int]], middle: float, top: float) -> None:
-    """One panel, centred on ``middle``, its steps below ``top``."""
+    """Draw one panel centred on ``middle``, with its steps below ``top``."""
     first, last = panel.turns[0] + 1, panel.turns[1]
     name = f"Revision {panel.number}" if panel.number else "First plan"
     turns = "no turn" if last < first else f"turn {first}" if last == first else f"turns {first}–{last}"
@@ -186,7 +186,7 @@ def _draw_panel(axes: Axes, panel: Panel, grid: list[list[int]], middle: float, 
 def _draw_arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], nodes: list[tuple[float, float]], color: str
 ) -> None:
-    """An arrow from under ``start`` to above ``end``; past rows in between it keeps to a lane free of nodes."""
+    """Draw an arrow from below ``start`` to above ``end``; it passes rows in between on a lane without nodes."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Curve
 
@@ -217,7 +217,7 @@ def _draw_step(axes: Axes, x: float, y: float, label: str, state: StepStatus, dr
     clear = {"boxstyle": "round,pad=0.15", "facecolor": style["facecolor"], "edgecolor": "none"}
     _write(axes, left + 0.17, y, MARKS[state], fontsize=11, weight="bold", color=style["edgecolor"], bbox=clear)
     lines = textwrap.wrap(label, 24, max_lines=3, placeholder="…")
-    if len(lines) == 2:  # no lonely last word
+    if len(lines) == 2:  # balance the two lines
         lines = textwrap.wrap(label, max(len(label) // 2 + 3, *map(len, label.split())), max_lines=3, placeholder="…")
     words = "\n".join(lines)
     _write(axes, left + 0.32, y, words, fontsize=8.5, color=ink, ha="left", va="center_baseline", bbox=clear)
@@ -234,7 +234,7 @@ def _legend(width: float) -> list[list[tuple[str, float]]]:
 
 
 def _draw_legend(axes: Axes, width: float, rows: list[list[tuple[str, float]]]) -> None:
-    """One small sample of each style, at the bottom."""
+    """Draw the legend, a sample of each style, at the bottom."""
     from matplotlib.patches import FancyBboxPatch
 
     for number, row in enumerate(reversed(rows)):
@@ -260,5 +260,5 @@ def _because(reason: ReplanReason | None) -> str:
 
 
 def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """Text as it stands: no mathematics between dollar signs."""
+    """Draw text without interpreting ``$`` as mathematics."""
     axes.text(x, y, text, parse_math=False, **{"ha": "center", "va": "center", "color": INK, **style})

@@ -1,4 +1,4 @@
-"""A run's folder as one HTML file that needs nothing else: no script, no network, images inside."""
+"""Write a run folder as one self-contained HTML page with embedded images, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from hiplan.report.diagnostics import read_diagnostics
 from hiplan.report.files import read_episodes, read_metrics, read_object, read_text, read_times
 from hiplan.report.gains import Gain, gains
 from hiplan.report.graph import draw_plan
-from hiplan.report.samples import how_chosen
+from hiplan.report.samples import selection_note
 from hiplan.report.tables import AGENTS, Result, Row, cell, panel_head, panel_names, panel_note, results
 from hiplan.report.template import PAGE
-from hiplan.report.transcript import blocks, score_words, title
+from hiplan.report.transcript import blocks, score_rows, title
 from hiplan.text import clean
 from hiplan.trace import Episode
 
-MAX_EPISODES, DPI = 12, 110  # told on the page, and of their pictures
-Tile = tuple[str, str]  # value, what it is
-Picture = tuple[str, str]  # for wide screens, and for narrow ones where that is another
+MAX_EPISODES, DPI = 12, 110  # the most episodes on the page; resolution of their figures
+Tile = tuple[str, str]  # value, label
+Picture = tuple[str, str]  # for wide screens; for narrow screens, or empty if it is the same
 
 
 def write_report(run_dir: Path | str) -> Path:
-    """Write ``report.html`` into the run's folder from the files it finds there; returns its path.
+    """Write ``report.html`` to the run's folder from the files there; returns its path.
 
-    Read where present: ``config.yaml``, ``metrics.jsonl``, ``panels/*.json`` (whose tasks tell which environment a
-    result belongs to), ``diagnostics.json``, ``transcripts.jsonl`` (its first ``MAX_EPISODES``, each with a picture of
-    its plans), ``panels.json``, ``times.json``, ``environment.json``. ``UserError`` where one of them cannot be read.
+    Uses those that exist: ``config.yaml``, ``metrics.jsonl``, ``panels/*.json`` (to split results by environment),
+    ``diagnostics.json``, ``transcripts.jsonl`` (the first ``MAX_EPISODES``, with figures of their plans),
+    ``panels.json``, ``times.json``, ``environment.json``. Raises ``UserError`` if the folder is missing or one of the
+    files is not valid.
     """
     from jinja2 import Environment
 
     run = Path(run_dir)
     if not run.is_dir():
-        raise UserError(f"there is no run folder {str(run)!r}; give the folder that holds metrics.jsonl")
+        raise UserError(f"there is no run folder {str(run)!r}; expected the folder with metrics.jsonl")
     metrics = read_metrics(run / "metrics.jsonl")
     evals, panels = metrics_of(metrics, "eval"), read_panels(run)
     about, config = read_object(run / "environment.json"), read_text(run / "config.yaml")
@@ -58,7 +59,7 @@ def write_report(run_dir: Path | str) -> Path:
         curves=_curves(metrics),
         diagnostics=_diagnostics(run),
         episodes=[_episode(episode) for episode in episodes[:MAX_EPISODES]],
-        chosen=how_chosen(episodes, panels) if panels else "",
+        chosen=selection_note(episodes, panels) if panels else "",
         total=len(episodes),
         facts=_facts(read_object(run / "panels.json"), config, about),
         config="\n".join(clean(line) for line in config.splitlines()),
@@ -69,20 +70,24 @@ def write_report(run_dir: Path | str) -> Path:
 
 
 def read_panels(run: Path) -> dict[str, Panel]:
-    """The panels that the run was measured on, by the name its metrics use."""
+    """The panels of the run, by their name in its metrics."""
     return {path.stem: Panel.read(path) for path in sorted((run / "panels").glob("*.json"))}
 
 
 def headline(changes: Sequence[Gain]) -> list[Tile]:
-    """Success before and after, with plans if there are any: like with like where it was measured, by environment."""
+    """Success before and after training by environment, of the first agent, with the same decoding if possible."""
     if not changes:
         return []
-    gain = changes[0]  # the first agent's, at one decoding if there is one
+    gain = changes[0]
     measured = {panel for panels in gain.changes.values() for panel in panels}
     panel = next((name for name in ("heldout", "dev", "train") if name in measured), min(measured))
     parts = {part: panels[panel] for part, panels in gain.changes.items() if panel in panels}
     inner = {part: change for part, change in parts.items() if part != ALL} or parts
-    how = f"{gain.words} at start and end" if gain.like else f"{gain.words}, the best on dev at start and end"
+    how = (
+        f"{gain.decoding_label} at start and end"
+        if gain.same_decoding
+        else f"{gain.decoding_label}, the best on dev at start and end"
+    )
     return [
         (
             f"{100 * change.start:.0f} → {100 * change.end:.0f} %",
@@ -93,7 +98,7 @@ def headline(changes: Sequence[Gain]) -> list[Tile]:
 
 
 def _tiles(metrics: Sequence[Row], times: Mapping[str, Any], about: Mapping[str, Any]) -> list[Tile]:
-    """What the run took."""
+    """The cost of the run: environment steps, iterations, wall time."""
     tiles: list[Tile] = []
     train = metrics_of(metrics, "train")
     if train:
@@ -121,7 +126,7 @@ def duration(seconds: float) -> str:
 
 
 def _results(found: Sequence[Result]) -> dict[str, Any]:
-    """Head, and per stage and agent a line of all tasks and one per environment: (label, [(text, per cent)])."""
+    """Head and groups; per stage and agent, lines for all tasks and each environment: (label, [(text, per cent)])."""
     panels = panel_names(found)
     groups = []
     for number, result in enumerate(found):
@@ -137,11 +142,11 @@ def _cell(row: Row | None) -> tuple[str, str]:
 
 
 def _gains(changes: Sequence[Gain], found: Sequence[Result]) -> dict[str, Any]:
-    """As ``_results``: per agent and decodings a line of all tasks and one per environment."""
+    """Like ``_results``; per agent and decodings, a line for all tasks and one per environment."""
     panels = [name for name in panel_names(found) if any(name in p for g in changes for p in g.changes.values())]
     groups = []
     for gain in changes:
-        name = f"{AGENTS.get(gain.agent, gain.agent)}, {gain.words}"
+        name = f"{AGENTS.get(gain.agent, gain.agent)}, {gain.decoding_label}"
         lines = []
         for part, cells in gain.changes.items():
             texts = [(str(cells[panel]) if panel in cells else "–", "0") for panel in panels]
@@ -151,17 +156,17 @@ def _gains(changes: Sequence[Gain], found: Sequence[Result]) -> dict[str, Any]:
 
 
 def _curves(metrics: Sequence[Row]) -> Picture | None:
-    """The training curves for wide and for narrow screens; nothing before training."""
+    """The training curves; ``None`` before training."""
     if not metrics_of(metrics, "train"):
         return None
     return _drawn(lambda file, narrow: draw_curves(metrics, file, narrow))
 
 
 def _episode(episode: Episode) -> dict[str, Any]:
-    """What the page tells of an episode: a line about it, its story, and a picture of its plans."""
+    """The page's view of an episode: a summary line, the transcript, and a figure of its plans."""
     found, turns, revised = scores(episode), len(episode.turns), episode.revisions()
     about = [f"{turns} turn{'s' * (turns != 1)}", f"{revised} revision{'s' * (revised != 1)}"]
-    about += [f"{name} {value}" for name, value, _ in score_words(found) if name in ("adherence", "coverage")]
+    about += [f"{name} {value}" for name, value, _ in score_rows(found) if name in ("adherence", "coverage")]
     return {
         "title": title(episode),
         "success": episode.success,
@@ -176,7 +181,7 @@ def _plans(episode: Episode) -> Picture:
 
 
 def _drawn(draw: Callable[[BytesIO, bool], object]) -> Picture:
-    """A picture twice, as PNG in base64: for wide screens, and for narrow ones."""
+    """A figure as PNG in base64, drawn for wide and for narrow screens."""
     files = BytesIO(), BytesIO()
     for file, narrow in zip(files, (False, True), strict=True):
         draw(file, narrow)
@@ -211,7 +216,7 @@ LABELS = {"cpu": "CPU", "gpu": "GPU", "memory_gib": "memory, GiB"}
 
 
 def _facts(panels: Mapping[str, Any], config: str, environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What it takes to run it again: seeds, panels, commit, machine, versions."""
+    """What is needed to repeat the run: seeds, panels, commit, machine, versions."""
     facts = [(f"config: {key}", value) for key, value in re.findall(r"(?m)^\s*(\w*seed\w*):\s*(\S.*?)\s*$", config)]
     for name, panel in panels.items():
         entry = panel if isinstance(panel, dict) else {"hash": panel}

@@ -1,4 +1,4 @@
-"""The episodes of a file as a table, one line each, so that a person can choose one to look at."""
+"""A table of the episodes in a file, one row each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ROWS = 40
 
 
 def overview(episodes: Mapping[int, Episode]) -> Table:
-    """The first ``MAX_ROWS`` episodes by number: goal, outcome, length, and how they kept to the plan."""
+    """The first ``MAX_ROWS`` episodes by number: goal, outcome, turns, revisions, adherence, coverage."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("goal")

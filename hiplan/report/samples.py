@@ -1,4 +1,4 @@
-"""How a run's kept episodes were chosen, read from their tasks."""
+"""How a run's stored episodes were selected, inferred from their tasks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hiplan.text import clean
 from hiplan.trace import Episode
 
 
-def how_chosen(episodes: Sequence[Episode], panels: Panels) -> str:
-    """A sentence: which panels' first tasks they are, or that nothing tells.
+def selection_note(episodes: Sequence[Episode], panels: Panels) -> str:
+    """A sentence that says whether the episodes are those of the panels' first tasks; empty without episodes.
 
-    Episodes that are no panel's first tasks in order may have been picked by their outcome.
+    Otherwise they may have been selected by their outcome.
     """
     rest, found = [episode.task.id for episode in episodes], []
     tasks = {name: [task.id for task in panel.tasks] for name, panel in panels.items()}
@@ -20,13 +20,13 @@ def how_chosen(episodes: Sequence[Episode], panels: Panels) -> str:
         shared = {name: _common(rest, ids) for name, ids in tasks.items()}
         name = max(shared, key=lambda name: shared[name], default=None)
         if name is None or shared[name] == 0:
-            return "How these episodes were chosen is not recorded; they may be better or worse than most."
+            return "How these episodes were selected is not recorded; they may not be representative."
         found.append(f"the first {shared[name]} of {clean(name)}")
         rest = rest[shared[name] :]
-    return f"Chosen by place, not by outcome: {' and '.join(found)}, in the panel's order." if found else ""
+    return f"Selected by position, not by outcome: {' and '.join(found)}, in the order of the panel." if found else ""
 
 
 def _common(ids: Sequence[str], others: Sequence[str]) -> int:
-    """How many of both are the same, counted from the first."""
+    """The length of the common prefix."""
     pairs = zip(ids, others, strict=False)
     return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(ids), len(others)))

@@ -1,7 +1,7 @@
 """Evaluation results as a table: rows by stage, agent and environment, a column per panel.
 
-Each stage and agent uses one decoding throughout: the best on the dev panel. So the base model is shown at its best and
-not at a decoding that happens to be bad for it; ``hiplan.report.gains`` compares like with like.
+Each stage and agent is shown with the decoding that is best on the dev panel, so that the untrained model is not shown
+with a decoding that suits it badly. ``hiplan.report.gains`` compares stages with the same decoding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PANELS = ("train", "dev", "heldout")
 
 @dataclass(frozen=True)
 class Result:
-    """One agent after one stage. ``cells``: the evaluation shown per panel; ``parts``: the same by environment."""
+    """The results of one agent after one stage. ``cells``: an evaluation per panel; ``parts``: by environment."""
 
     stage: str
     agent: str
@@ -38,10 +38,10 @@ class Result:
 
 
 def results(evals: Sequence[Row], panels: Panels | None = None) -> list[Result]:
-    """The newest evaluation per panel of each stage and agent, in the stages' order.
+    """The newest evaluation per panel of each stage and agent, in the order of the stages.
 
-    Rows of another kind are ignored; a panel the chosen decoding was not run on stays empty. ``panels``: the tasks that
-    were run, by name; with them results are also told by environment, where a panel has several.
+    Ignores rows of other kinds. A panel is missing if it was not evaluated with the selected decoding. ``panels``: the
+    tasks by panel name; with them, results are also given by environment if a panel has several.
     """
     grouped: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
     for row in sorted((r for r in evals if r.get("kind", "eval") == "eval"), key=lambda r: int(r.get("iteration", 0))):
@@ -56,7 +56,7 @@ def results(evals: Sequence[Row], panels: Panels | None = None) -> list[Result]:
 
 
 def by_environment(cells: Mapping[str, Row], panels: Panels) -> dict[str, dict[str, Row]]:
-    """Per environment and panel the same evaluations on its tasks alone; nothing where no panel mixes environments."""
+    """The evaluations restricted to each environment, by environment and panel; empty if no panel has several."""
     found: dict[str, dict[str, Row]] = {}
     for panel, row in cells.items():
         for part, where in places(row, panels.get(panel)).items():
@@ -70,7 +70,7 @@ def by_environment(cells: Mapping[str, Row], panels: Panels) -> dict[str, dict[s
 
 
 def places(row: Row, panel: Panel | None) -> Mapping[str, Sequence[int]]:
-    """Where in ``solved`` the row's tasks are, all and by environment; all alone where the panel is another one."""
+    """The indices of the row's tasks in ``solved``, all and by environment; only all if the panel does not fit."""
     solved = row.get("solved")
     if not isinstance(solved, str):
         return {}
@@ -80,7 +80,7 @@ def places(row: Row, panel: Panel | None) -> Mapping[str, Sequence[int]]:
 
 
 def table(evals: Sequence[Row], panels: Panels | None = None) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of cells as plain text."""
+    """The head and the rows, as plain text."""
     rows = results(evals, panels)
     names = panel_names(rows)
     decoded, split = any(row.decoding for row in rows), any(row.parts for row in rows)
@@ -95,14 +95,14 @@ def table(evals: Sequence[Row], panels: Panels | None = None) -> tuple[list[str]
 
 
 def panel_names(rows: Sequence[Result]) -> list[str]:
-    """The panels that were run, train and dev first."""
+    """The evaluated panels: train, dev, heldout, then others."""
     return sorted({panel for row in rows for panel in row.cells}, key=lambda panel: _rank(panel, PANELS))
 
 
 def results_table(evals: Sequence[Row], panels: Panels | None = None) -> Table:
-    """The results for the terminal; environments stand below their stage and agent."""
+    """The results for the terminal; environments are below their stage and agent."""
     head, rows = table(evals, panels)
-    notes = ["success [interval]", *["untrained: at its best decoding on dev"] * ("decoding" in head)]
+    notes = ["success [95 % interval]", *["untrained: with its best decoding on dev"] * ("decoding" in head)]
     labels, split = _labels(head), "tasks" in head
     shown = Table(
         caption=Text("; ".join(notes)) if rows else None,
@@ -127,7 +127,7 @@ def markdown_table(evals: Sequence[Row], panels: Panels | None = None) -> str:
 
 
 def cell(row: Row | None) -> str:
-    """``61 % [52, 70]``; a dash where nothing was measured."""
+    """A result as ``61 % [52, 70]``; a dash if there is none."""
     if row is None:
         return "–"
     low, high = row.get("low"), row.get("high")
@@ -136,7 +136,7 @@ def cell(row: Row | None) -> str:
 
 
 def panel_head(panel: str, rows: Sequence[Result]) -> str:
-    """``dev (n = 64)``: with the number of its tasks."""
+    """A panel with its number of tasks: ``dev (n = 64)``."""
     counts = sorted({int(row.cells[panel]["n"]) for row in rows if "n" in row.cells.get(panel, {})})
     if not counts:
         return panel
@@ -144,7 +144,7 @@ def panel_head(panel: str, rows: Sequence[Result]) -> str:
 
 
 def panel_note(name: str, panel: Panel) -> str:
-    """What a panel holds: ``dev: 64 tasks (34 crafting, 30 household), 32 of held-out kinds``."""
+    """The content of a panel: ``dev: 64 tasks (34 crafting, 30 household), 32 of held-out kinds``."""
     parts = [f"{len(where)} {part}" for part, where in panel.parts.items() if part != ALL]
     heldout = sum(bool(is_heldout_kind(task)) for task in panel.tasks)
     split = f" ({', '.join(parts)})" if parts else ""
@@ -153,7 +153,7 @@ def panel_note(name: str, panel: Panel) -> str:
 
 
 def _merit(name: str, panels: Mapping[str, Row]) -> tuple[bool, int, float, int, bool]:
-    """What ranks a decoding: run on dev, how lately, success there; then the panels it was run on, and greedy."""
+    """The rank of a decoding: evaluated on dev, how recently, success there; then the number of panels, and greedy."""
     dev = panels.get("dev")
     latest, success = (int(dev.get("iteration", 0)), float(dev["success"])) if dev else (0, 0.0)
     return dev is not None, latest, success, len(panels), name == "greedy"

@@ -1,4 +1,4 @@
-"""The report's page: a Jinja template that loads nothing from anywhere and runs no script."""
+"""The Jinja template of the report page, without external resources or scripts."""
 
 PAGE = """
 {%- macro spans(pieces) %}{% for text, style in pieces -%}
@@ -102,18 +102,20 @@ td.value { white-space: normal; overflow-wrap: anywhere; }
 
 {% if results.groups %}<h2>Results</h2>
 {{ panels_table(results) }}
-<p class="note">Success with its 95 % interval over tasks (Wilson), at the decoding that was best on dev of those
-tried.{% for note in panels %} {{ note }}.{% endfor %}</p>{% endif %}
+<p class="note">Success with its 95 % Wilson interval over tasks, with the decoding that was best on dev.
+{%- for note in panels %} {{ note }}.{% endfor %}</p>{% endif %}
 
 {% if gains.groups %}<h3>Gain</h3>
 {{ panels_table(gains) }}
-<p class="note">The last stage against the first on the same tasks, in points, with 95 % intervals over tasks. They do
-not cover the spread over training seeds; one without width means that each task came out alike. Two decodings: each end
-at the one that was best on dev.</p>{% endif %}
+<p class="note">Success after the last stage minus success after the first on the same tasks, in percentage points, with
+95 % intervals over tasks. The intervals do not cover the variation over training seeds. An interval of width 0 means
+that the difference was the same for every task. If there are two decodings, each was the best on dev for its
+stage.</p>{% endif %}
 
 {% if curves %}<h2>Training</h2>
 {{ picture(curves, "Training curves") }}
-<p class="note">Shaded: the stages. Faint lines are as measured, strong ones a moving average; bars are intervals.</p>
+<p class="note">The shading marks the stages. Faint lines are single iterations, strong lines moving averages, and bars
+95 % intervals.</p>
 {% endif %}
 
 {% if diagnostics %}<h2>{{ diagnostics.title }}</h2>
@@ -140,7 +142,8 @@ at the one that was best on dev.</p>{% endif %}
 <span class="dim">{{ episode.about }}</span></summary>
 <div class="story">
 {% if episode.picture %}{{ picture(episode.picture, "The plans of this episode") }}
-<p class="note">Each plan as it stood when it was replaced. Arrows lead to the steps that wait.</p>{% endif %}
+<p class="note">Each plan with the status of its steps when it was replaced. Arrows lead from a step to the steps that
+depend on it.</p>{% endif %}
 {% for block in episode.blocks %}<div class="block {{ block.kind }}">
 <div class="head"><span class="name">{{ block.title }}</span>{{ spans(block.about) }}</div>
 {% for line in block.lines %}<div class="{{ 'quote' if line.quote else 'says' }}">{{ spans(line.pieces) }}</div>

@@ -1,4 +1,4 @@
-"""The console of the commands: what models, endpoints and files say, and their names, cannot control a terminal."""
+"""The console of the commands, which strips control characters from untrusted text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hiplan.text import clean
 
 
 class Terminal(Console):
-    """Prints texts without the characters that do not print; rich's own objects, which are ours, as they are."""
+    """Prints strings without control characters; rich objects, which hiplan makes from cleaned text, are unchanged."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(_lines(one) if isinstance(one, str) else one for one in objects), **options)
 
     def error(self, error: Exception) -> None:
-        """A person's mistake, in one line."""
+        """Print a user error in one line."""
         self.print(f"error: {clean(str(error))}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,8 +1,8 @@
-"""An episode as a story: the task, the plan, each turn with its verdict and why, each revision and what it changed.
+"""The transcript of an episode: task, plan, turns with verdicts and evidence, and revisions with their changes.
 
-``blocks`` tells the story once, as styled pieces of text; the terminal and the HTML page only dress it. Texts of
-models and environments are not trusted: they are cleaned of control characters, stand behind a bar so that they
-cannot pass for lines of the report, and never meet a markup parser.
+``blocks`` makes the transcript as styled pieces of text, which the terminal and the HTML page render. Texts of models
+and environments are untrusted: control characters are removed, a bar marks every line so that it cannot be mistaken for
+a line of the report, and no markup parser reads them.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ REASONS: dict[ReplanKind, str] = {
     ReplanKind.USED_UP: "every step is done but the task is not",
     ReplanKind.OFF_PLAN: "the last actions served no step",
     ReplanKind.NO_PROGRESS: "the last actions completed no step",
-    ReplanKind.LOOK: "it is asked regularly",
+    ReplanKind.SCHEDULED: "this is a scheduled check",
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """Pieces of text on one line; ``quote``: the words of a model or an environment."""
+    """Pieces of text on one line; ``quote``: written by a model or an environment."""
 
     pieces: tuple[Piece, ...]
     quote: bool = False
@@ -64,19 +64,19 @@ class Line:
 
 @dataclass
 class Block:
-    """One part of the story: a head (``title``, then ``about``) and the lines under it."""
+    """One part of the transcript: a head (``title``, then ``about``) and the lines below it."""
 
     kind: BlockKind
     title: str
     about: tuple[Piece, ...] = ()
     lines: list[Line] = field(default_factory=list)
 
-    def say(self, *pieces: Piece) -> None:
-        """Add a line in the report's own words."""
+    def add(self, *pieces: Piece) -> None:
+        """Add a line of the report."""
         self.lines.append(Line(pieces))
 
     def quote(self, text: str, style: Style = "plain") -> None:
-        """Add a model's or an environment's words, line by line."""
+        """Add untrusted text, line by line."""
         self.lines += [Line(((clean(line), style),), quote=True) for line in text.splitlines()]
 
 
@@ -86,7 +86,7 @@ def transcript(episode: Episode) -> str:
 
 
 def print_transcript(episode: Episode, console: Console) -> None:
-    """Print the episode with colours, wrapped to the console's width."""
+    """Print the episode in colour, wrapped to the width of the console."""
     for first, rest, text in _rows(episode):
         wrapped = text.wrap(console, max(20, console.width - len(rest)))
         for number, line in enumerate(wrapped or [Text()]):
@@ -95,40 +95,40 @@ def print_transcript(episode: Episode, console: Console) -> None:
 
 
 def blocks(episode: Episode) -> list[Block]:
-    """The story of the episode, in order."""
+    """The parts of the transcript, in order."""
     states = step_states(episode)
-    story = [_task(episode)]
+    parts = [_task(episode)]
     for index, record in enumerate(episode.plans):
-        story.append(_plan(episode, record) if index == 0 else _revision(episode, index, states[index - 1]))
+        parts.append(_plan(episode, record) if index == 0 else _revision(episode, index, states[index - 1]))
         following = episode.plans[index + 1].turn if index + 1 < len(episode.plans) else None
-        story += [_turn(episode, turn, record.plan) for turn in episode.turns[record.turn : following]]
+        parts += [_turn(episode, turn, record.plan) for turn in episode.turns[record.turn : following]]
     if not episode.plans:
-        story += [_turn(episode, turn, None) for turn in episode.turns]
-    return [*story, _end(episode)]
+        parts += [_turn(episode, turn, None) for turn in episode.turns]
+    return [*parts, _end(episode)]
 
 
 def title(episode: Episode) -> str:
-    """A short name: the goal where plan or observation state one, else the task's id."""
+    """A short title: the goal if the plan or the observation states one, else the task's id."""
     goals = [record.plan.goal for record in episode.plans if record.plan and record.plan.goal]
     stated = [line[5:].strip(" .") for line in episode.observation.splitlines() if line.lower().startswith("goal:")]
     return clean([*goals, *stated, episode.task.id][0])
 
 
-def score_words(found: Scores) -> list[tuple[str, str, str]]:
-    """(name, value, what it means) of the scores that exist: some need a plan, an action under it, or a revision."""
-    told: list[tuple[str, str, str]] = []
+def score_rows(found: Scores) -> list[tuple[str, str, str]]:
+    """(name, value, explanation) of the scores that are defined; some need a plan, actions under it, or revisions."""
+    rows: list[tuple[str, str, str]] = []
     if found.adherence is not None:
         on_plan = found.verdicts[Verdict.ON_PLAN]
-        told.append(("adherence", f"{found.adherence:.0%}", f"{on_plan} of {_count(found.actions, 'action')} on plan"))
+        rows.append(("adherence", f"{found.adherence:.0%}", f"{on_plan} of {_count(found.actions, 'action')} on plan"))
     if found.plan is not None and found.coverage is not None:
         steps = _count(len(found.plan.steps), "step")
-        told.append(("coverage", f"{found.coverage:.0%}", f"{len(found.done)} of {steps} of the last plan done"))
+        rows.append(("coverage", f"{found.coverage:.0%}", f"{len(found.done)} of {steps} of the last plan done"))
     if found.actions:
-        told.append(("order violations", str(found.violations), "actions before their step's turn"))
-        told.append(("drift", str(found.drift), "longest run off plan"))
+        rows.append(("order violations", str(found.violations), "premature actions"))
+        rows.append(("drift", str(found.drift), "longest run of actions off plan"))
     if found.stability is not None:
-        told.append(("stability", f"{found.stability:.1f}", "edits per revision, fewer is steadier"))
-    return told
+        rows.append(("stability", f"{found.stability:.1f}", "edits per revision; 0 is the most stable"))
+    return rows
 
 
 def _task(episode: Episode) -> Block:
@@ -140,17 +140,17 @@ def _task(episode: Episode) -> Block:
 
 def _plan(episode: Episode, record: PlanRecord) -> Block:
     block = Block("plan", "Plan")
-    _misreadings(block, episode, record)
+    _parse_errors(block, episode, record)
     if record.plan is None:
-        block.about = (("none; the episode goes on without a plan", "dim"),)
+        block.about = (("none; the episode continues without a plan", "dim"),)
         return block
     if len(episode.candidates) > 1:
-        scores = ["not weighed" if c.score is None else f"{c.score:.2g}" for c in episode.candidates]
+        scores = ["not scored" if c.score is None else f"{c.score:.2g}" for c in episode.candidates]
         place = next((i for i, c in enumerate(episode.candidates, 1) if c.chosen), 0)
-        block.say((f"number {place} of {len(scores)} candidates, scored {', '.join(scores)}", "dim"))
+        block.add((f"candidate {place} of {len(scores)}; scores: {', '.join(scores)}", "dim"))
     block.quote(record.plan.rationale, "dim")
     for step in record.plan.steps:
-        block.say(*_step(step))
+        block.add(*_step(step))
     return block
 
 
@@ -160,32 +160,32 @@ def _revision(episode: Episode, index: int, before: Mapping[int, StepStatus]) ->
     name = "Plan kept" if record.kept else f"Revision {number}"
     why = _because(record.reason, last)
     block = Block("revision", name, ((f"after turn {record.turn}  because ", "dim"), (why, "warn")))
-    _misreadings(block, episode, record)
+    _parse_errors(block, episode, record)
     if record.plan is None or last is None or record.kept:
         return block
     change = diff(last, record.plan, {i for i, status in before.items() if status is StepStatus.DONE})
     block.quote(record.plan.rationale, "dim")
     groups = ("added", "reworded", "rewired", "moved", "kept", "dropped", "done")
     parts = [f"{what} {', '.join(map(str, ids))}" for what in groups if (ids := getattr(change, what))]
-    block.say(("; ".join(parts) if change.distance or change.done else "the same steps again", "dim"))
+    block.add(("; ".join(parts) if change.distance or change.done else "the same steps again", "dim"))
     for step in record.plan.steps:
         if step.id in change.added:
-            block.say(("+ ", "new"), *_step(step, "new"))
+            block.add(("+ ", "new"), *_step(step, "new"))
         elif step.id in change.reworded:
-            block.say(("~ ", "new"), *_step(step, "new"))
-            block.say((f"    was: {clean(last.step(step.id).description)}", "dim"))
+            block.add(("~ ", "new"), *_step(step, "new"))
+            block.add((f"    was: {clean(last.step(step.id).description)}", "dim"))
         else:
             done = before.get(step.id) is StepStatus.DONE
-            block.say(("✓ " if done else "  ", "good"), *_step(step))
+            block.add(("✓ " if done else "  ", "good"), *_step(step))
     for step in map(last.step, change.dropped):
         failed = before.get(step.id) is StepStatus.FAILED
-        block.say(("− ", "bad"), *_step(step, "dim"), ("  failed" if failed else "", "bad"))
+        block.add(("− ", "bad"), *_step(step, "dim"), ("  failed" if failed else "", "bad"))
     return block
 
 
 def _turn(episode: Episode, turn: Turn, plan: Plan | None) -> Block:
     block = Block("turn", f"Turn {turn.index + 1}", ((clean(turn.action) or "(nothing)", "action"),))
-    for segment in _written(episode, "executor", turn.index)[-1:]:  # what it wrote besides the action
+    for segment in _written(episode, "executor", turn.index)[-1:]:  # the text before the action
         *thought, last = segment.text.strip().splitlines() or [""]
         block.quote("\n".join(thought if last.strip() == turn.action.strip() else [*thought, last]), "dim")
     said: list[Piece] = []
@@ -204,7 +204,7 @@ def _turn(episode: Episode, turn: Turn, plan: Plan | None) -> Block:
     if turn.reward:
         said.append((f"{' · ' if said else ''}reward {turn.reward:+g}", "good" if turn.reward > 0 else "bad"))
     if said:
-        block.say(*said)
+        block.add(*said)
     block.quote(turn.observation)
     return block
 
@@ -213,24 +213,24 @@ def _end(episode: Episode) -> Block:
     outcome: Piece = ("success", "good") if episode.success else ("no success", "bad")
     stop = str(episode.stop) if episode.stop else "not finished"
     block = Block("end", "End", (outcome, (f"  {stop} after {_count(len(episode.turns), 'turn')}", "plain")))
-    block.say((f"reward {episode.reward:g}; {_count(episode.revisions(), 'revision')}", "dim"))
-    for name, value, meaning in score_words(scores(episode)):
-        block.say((f"{name} {value}", "plain"), (f"  {meaning}", "dim"))
+    block.add((f"reward {episode.reward:g}; {_count(episode.revisions(), 'revision')}", "dim"))
+    for name, value, meaning in score_rows(scores(episode)):
+        block.add((f"{name} {value}", "plain"), (f"  {meaning}", "dim"))
     for role, count in episode.mistakes.items():
         if count:
-            block.say((f"{role}: {_count(count, 'text')} that did not parse", "warn"))
+            block.add((f"{role}: {_count(count, 'text')} that did not parse", "warn"))
     block.quote(episode.error, "bad")
     return block
 
 
-def _misreadings(block: Block, episode: Episode, record: PlanRecord) -> None:
-    """The planner's texts before this record that did not parse, each with what it was told."""
+def _parse_errors(block: Block, episode: Episode, record: PlanRecord) -> None:
+    """Add the planner's texts for this record that did not parse, and the error."""
     segments = _written(episode, "planner", record.turn)
     for number, segment in enumerate(segments if record.error else segments[:-1]):
-        block.say((f"attempt {number + 1} did not parse:", "bad"))
+        block.add((f"attempt {number + 1} did not parse:", "bad"))
         block.quote(segment.text, "dim")
     if record.error:
-        block.say((clean(record.error), "bad"))
+        block.add((clean(record.error), "bad"))
 
 
 def _written(episode: Episode, role: Literal["planner", "executor"], turn: int) -> list[Segment]:
@@ -250,7 +250,7 @@ def _named(plan: Plan | None, step_id: int) -> str:
 
 def _because(reason: ReplanReason | None, plan: Plan | None) -> str:
     if reason is None:
-        return "it was asked for"
+        return "a revision was requested"
     step = f"step {_named(plan, reason.step)}" if reason.step is not None else "a step"
     return REASONS[reason.kind].format(step=step)
 
@@ -260,7 +260,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _rows(episode: Episode) -> Iterator[tuple[str, str, Text]]:
-    """(prefix, prefix of wrapped lines, text) per line."""
+    """Per line: (prefix, prefix of its wrapped continuation, text)."""
     before: BlockKind = "task"
     for block in blocks(episode):
         if block.kind != "task" and (block.kind, before) != ("turn", "turn"):

@@ -1,1 +1,1 @@
-"""Whole runs: their settings, the main job, measuring, diagnosing, plan data, and what leaves a run."""
+"""Runs and studies behind the commands: settings, the main job, evaluation, diagnostics, plan data, export."""

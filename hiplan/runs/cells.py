@@ -1,4 +1,4 @@
-"""Work cut into cells that are kept when finished: a study that was stopped goes on with the others."""
+"""Split a study into cells and store the result of each, so that a stopped study continues with the missing ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """``make(**arguments)``, a function of a module with JSON for arguments and answer, kept in ``file``.
+    """One computation, ``make(**arguments)``, whose result is stored in ``file``.
 
-    ``about``: what the answer depends on, such as settings and the weights' digest; paths are no part of it.
+    ``make`` is a module-level function with JSON arguments and a JSON result. ``about``: what the result depends on,
+    such as settings and a digest of the weights, but not paths.
     """
 
     file: Path
@@ -38,64 +39,65 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits of what the answer depends on."""
+        """Twelve hexadecimal digits that identify the function and ``about``."""
         text = json.dumps([self.make.__qualname__, self.about], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_cells(cells: Sequence[Cell], parallel: int, console: Console, fresh: bool = False) -> list[dict[str, Any]]:
-    """Every cell's answer, in order; ``parallel`` processes with one torch thread each make those that are missing.
+    """Compute the missing cells and return the results of all, in order.
 
-    Each process keeps what it has made, whatever becomes of the others. ``fresh``: every cell has a process of its own,
-    so that its peak memory is its own. Raises ``ConfigError`` for a kept answer to other settings, and for two cells
-    with one file. ``parallel`` 0 makes all in this process.
+    ``parallel``: the number of processes, with one torch thread each; 0 computes all cells in this process. ``fresh``:
+    run each cell in a new process, so that its peak memory is its own. A result is stored as soon as it is complete.
+    Raises ``ConfigError`` for a stored result of other settings, and for two cells with the same file.
     """
-    if len({cell.file for cell in cells}) < len(cells):
-        raise ConfigError("two cells would be kept in one file; give runs in folders of different names")
+    files = [cell.file for cell in cells]
+    if twice := next((file for file in files if files.count(file) > 1), None):
+        raise ConfigError(f"two cells would be stored in {str(twice)!r}; give runs in folders with different names")
     for cell in cells:
-        if cell.file.is_file() and read_kept(cell.file).get("cell") != cell.digest:
+        if cell.file.is_file() and read_cell(cell.file).get("cell") != cell.digest:
             raise ConfigError(
-                f"{str(cell.file)!r} was made with other settings; delete it, or keep cells in another folder "
-                "(--out, or --kept for run.py ablate)"
+                f"{str(cell.file)!r} was made with other settings; delete it, or choose another folder "
+                "(--out, or --summaries for run.py ablate)"
             )
     missing = [cell for cell in cells if not cell.file.is_file()]
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cells", total=len(cells), completed=len(cells) - len(missing))
-        for cell in _made(missing, parallel, fresh):
+        for cell in _finished(missing, parallel, fresh):
             console.print(f"{cell.file.stem}: done", markup=False, highlight=False)
             progress.advance(bar)
-    return [read_kept(cell.file) for cell in cells]
+    return [read_cell(cell.file) for cell in cells]
 
 
-def _made(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
-    """Make the cells; each comes when it is finished."""
+def _finished(cells: Sequence[Cell], parallel: int, fresh: bool) -> Iterator[Cell]:
+    """Compute the cells and yield each as it finishes."""
     if parallel == 0:
         for cell in cells:
-            _keep(cell)
+            _run_cell(cell)
             yield cell
         return
     processes = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, processes, _one_thread, max_tasks_per_child=1 if fresh else None) as pool:
-        under_way = {pool.submit(_keep, cell): cell for cell in cells}
+        running = {pool.submit(_run_cell, cell): cell for cell in cells}
         try:
-            for future in as_completed(under_way):
+            for future in as_completed(running):
                 future.result()
-                yield under_way[future]
+                yield running[future]
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # those under way are finished and kept
+            pool.shutdown(cancel_futures=True)  # waits for the running cells, which store their results
             raise
 
 
-def read_kept(file: Path) -> dict[str, Any]:
-    """A kept answer. Raises ``ConfigError`` for a file that holds none."""
-    return read_object(file, "kept cell")
+def read_cell(file: Path) -> dict[str, Any]:
+    """The stored result of a cell. Raises ``ConfigError`` if the file is not valid."""
+    return read_object(file, "cell")
 
 
 def _one_thread() -> None:
-    """What torch reads when it is imported; a cell without torch is not slowed by it."""
+    """Limit torch to one thread by the environment variable that it reads at import."""
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _keep(cell: Cell) -> None:
+def _run_cell(cell: Cell) -> None:
     kept = {"cell": cell.digest, "about": cell.about} | cell.make(**cell.arguments)
     write_text(cell.file, json.dumps(kept, indent=1, sort_keys=True) + "\n")

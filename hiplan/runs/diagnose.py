@@ -1,7 +1,7 @@
-"""Diagnostics of finished runs: is the plan used, is it any good, and what do revisions cost? See docs/diagnostics.md.
+"""Two studies of finished runs: plan use and plan quality, and replanning. docs/diagnostics.md explains the results.
 
-Two studies on the stages that runs have written: ``diagnose`` (reliance, cross-play, overlap, judge, deviations; before
-and after training) and ``policies`` (when to revise and how to choose among candidate plans).
+``diagnose`` measures reliance, cross-play, overlap, judge scores and deviations, before and after training.
+``policies`` compares replan policies and ways to choose among candidate plans.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from hiplan.task import Task
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, seed, and the stage that is measured."""
+    """A finished run: its folder, its seed, and the stage to evaluate."""
 
     folder: Path
     seed: int
@@ -67,7 +67,7 @@ class Run:
 
     @staticmethod
     def read(folder: Path, stage: str) -> Run:
-        """Raises ``ConfigError`` where the folder holds no such stage, ``CheckpointError`` where it is broken."""
+        """Raises ``ConfigError`` if the run has no such stage, and ``CheckpointError`` if the stage is damaged."""
         config, path = read_run(folder), folder / "stages" / stage
         if not (path / "stage.json").is_file():
             known = sorted(p.parent.name for p in folder.glob("stages/*/stage.json"))
@@ -77,42 +77,42 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the run's folder."""
         return self.folder.resolve().name
 
     @property
     def digest(self) -> str:
-        """Of the stage's weights."""
+        """Twelve hexadecimal digits of the SHA-256 of the stage's weights."""
         files = sorted(self.stage.rglob("*.safetensors"))
         return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What else its episodes depend on: the base and how it is read, tasks, turns, tokens, revisions."""
+        """What else the episodes depend on: the base model and how it is loaded, tasks, limits, and replan policy."""
         known, facts = read_object(self.stage / "stage.json"), stage_facts(self.stage)
         about = {key: facts.get(key) for key in ("env", "eval_turns")}
-        about["replan"] = facts.get("replan", facts.get("revise", "on_failure"))  # as older ones say
+        about["replan"] = facts.get("replan", facts.get("revise", "on_failure"))  # 0.1.0: revise
         decoding = facts.get("decoding") or {}
         about |= {key: decoding.get(key) for key in ("plan_tokens", "action_tokens")}
         return {key: known.get(key) for key in ("base", "loaded_with")} | about
 
 
 def read_runs(folders: Sequence[Path], stage: str) -> list[Run]:
-    """Raises ``ConfigError`` where they cannot be compared."""
+    """The runs in ``folders``. Raises ``ConfigError`` if they differ in more than seed and weights."""
     runs = [Run.read(folder, stage) for folder in folders]
     for run in runs[1:]:
         for key, value in run.conditions.items():
             if value != (first := runs[0].conditions[key]):
                 raise ConfigError(
                     f"{str(run.folder)!r} differs from {str(runs[0].folder)!r} in {key} ({value!r}, not {first!r}); "
-                    "give runs that differ in their seed"
+                    "give runs that differ only in their seed"
                 )
     return runs
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells share: tasks and decoding. Plain values, so that it crosses to other processes."""
+    """The tasks and decoding of a study, as plain values that can be sent to other processes."""
 
     panel: str
     tasks: int | None
@@ -120,7 +120,7 @@ class Setting:
     seed: int = 0
 
     def of(self, stage: str, trained: bool = True) -> tuple[Sampler, Sequence[Task], str]:
-        """The stage as it was trained for, tasks, and the panel's hash."""
+        """A sampler with the settings of the stage's run, the tasks, and the panel's hash."""
         config = as_trained(stage_facts(Path(stage)), panel_tasks=self.tasks)
         make_env = suite(config.env).make_env
         agent = load_agent(stage, make_env=make_env, temperature=TEMPERATURES[self.decoding], trained=trained)
@@ -132,16 +132,19 @@ class Setting:
 
 
 def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str, Any]:
-    """One model under every condition."""
+    """The cell function of ``reliance_cell``."""
     sampler, tasks, panel = Setting(**setting).of(stage, when == AFTER)
     results = reliance(sampler, tasks, seed=setting["seed"])
     if "own" not in results:
-        raise ConfigError(f"{stage!r} ({when}) wrote no readable plan in {len(tasks)} tasks; there is none to diagnose")
+        raise ConfigError(
+            f"the {when} planner of {stage!r} wrote no plan that parses in {len(tasks)} tasks; diagnose a stage with "
+            "plans"
+        )
     own = results["own"].episodes
     shares = [share for e in own if (share := overlap(e)) is not None]
     return {
         "panel": panel,
-        "results": {name: described(result) for name, result in results.items()},
+        "results": {name: summarized(result) for name, result in results.items()},
         "judged": judged(own, sampler.make_env),
         "overlap": fmean(shares) if shares else None,
         "deviations": [[place, str(verdict), n] for (place, verdict), n in sorted(deviations(own).items())],
@@ -149,7 +152,7 @@ def measure_reliance(stage: str, when: str, setting: dict[str, Any]) -> dict[str
 
 
 def reliance_cell(run: Run, when: str, setting: Setting, folder: Path) -> Cell:
-    """The run's stage, or its base, under every condition."""
+    """Evaluate the run's stage, or its untrained model, under each of ``CONDITIONS``."""
     name = f"{setting.panel}-{when}" + (f"-{run.name}" if when == AFTER else "")
     about = vars(setting) | run.conditions | ({"weights": run.digest} if when == AFTER else {})
     arguments = {"stage": str(run.stage), "when": when, "setting": vars(setting)}
@@ -157,15 +160,15 @@ def reliance_cell(run: Run, when: str, setting: Setting, folder: Path) -> Cell:
 
 
 def measure_cross_play(stages: list[str], setting: dict[str, Any]) -> dict[str, Any]:
-    """Every planner with every executor."""
+    """Evaluate the planner of each stage with the executor of each."""
     known = [Setting(**setting).of(stage) for stage in stages]
     _, tasks, panel = known[0]
     rows = cross_play([sampler for sampler, _, _ in known], tasks, seed=setting["seed"])
-    return {"panel": panel, "matrix": [[described(result) for result in row] for row in rows]}
+    return {"panel": panel, "matrix": [[summarized(result) for result in row] for row in rows]}
 
 
-def described(result: EvalResult) -> dict[str, Any]:
-    """What is kept of a result."""
+def summarized(result: EvalResult) -> dict[str, Any]:
+    """The numbers of a result that a cell stores."""
     return costs(result) | {
         "turns": fmean(cost(e).turns for e in result.episodes),
         "success": result.success,
@@ -176,25 +179,29 @@ def described(result: EvalResult) -> dict[str, Any]:
     }
 
 
-Way = Callable[[Prompts, Limits], tuple[PlannerProtocol, ReplanPolicy]]
+PlanningPolicy = Callable[[Prompts, Limits], tuple[PlannerProtocol, ReplanPolicy]]
+"""Makes a planner and a replan policy for a model's prompts and limits."""
 
 
-def revising(when: ReplanPolicy) -> Way:
+def revising(when: ReplanPolicy) -> PlanningPolicy:
+    """One first plan, revised by the replan policy ``when``."""
     return lambda prompts, limits: (Planner(prompts), when)
 
 
-def choosing(n: int, how: Callable[[Prompts, Limits], Choose]) -> Way:
+def choosing(n: int, how: Callable[[Prompts, Limits], Choose]) -> PlanningPolicy:
+    """The best of ``n`` first plans by ``how``, revised on failure."""
     return lambda prompts, limits: (Candidates(Planner(prompts), n, how(prompts, limits)), replan.on_failure())
 
 
 def rehearsing(prompts: Prompts, limits: Limits) -> Choose:
+    """Choose by a rehearsal with the model's own roles."""
     return by_rehearsal(Executor(prompts), Planner(prompts), limits=limits)
 
 
 ANY = replan.any_of(
     replan.failed_step, replan.used_up, replan.stuck(), replan.contradicted, replan.off_plan(3), replan.no_progress(5)
 )
-WAYS: dict[str, Way] = {
+POLICIES: dict[str, PlanningPolicy] = {
     "never": revising(replan.never),
     DEFAULT: revising(replan.on_failure()),
     "every turn (AdaPlan)": revising(replan.every(1)),
@@ -212,13 +219,13 @@ WAYS: dict[str, Way] = {
 }
 
 
-def measure_way(stage: str, way: str, setting: dict[str, Any]) -> dict[str, Any]:
-    """One way of revising or choosing."""
+def measure_policy(stage: str, policy: str, setting: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate one of ``POLICIES``."""
     sampler, tasks, panel = Setting(**setting).of(stage)
-    planner, when = WAYS[way](sampler.model.prompts, sampler.limits)
+    planner, when = POLICIES[policy](sampler.model.prompts, sampler.limits)
     sampler = replace(sampler, replan=when)
     (result,) = evaluate(sampler, [Measured(tasks, planner, sampler.executor, sampler.decoding)], setting["seed"])
-    return {"panel": panel, "result": described(result)}
+    return {"panel": panel, "result": summarized(result)}
 
 
 # -- the studies --------------------------------------------------------------------------------
@@ -228,10 +235,13 @@ def diagnose(
     folders: Sequence[Path], stage: str, panel_names: Sequence[str], tasks: int | None, decoding: str, out: Path,
     parallel: int, console: Console, command: str,
 ) -> str:  # fmt: skip
-    """Measure; tables, pictures and ``report.html`` go into ``out``. Returns the tables."""
+    """Run the study of plan use; write tables, figures and ``report.html`` to ``out``; return the tables as Markdown.
+
+    Raises ``ConfigError`` for runs that cannot be compared and for unknown panels or stages.
+    """
     runs = read_runs(folders, stage)
     cells = {}
-    for name in checked(panel_names):
+    for name in check_panels(panel_names):
         setting = Setting(name, tasks, decoding)
         cells[name, BEFORE] = reliance_cell(runs[0], BEFORE, setting, out / "cells")
         cells |= {(name, str(run.folder)): reliance_cell(run, AFTER, setting, out / "cells") for run in runs}
@@ -248,44 +258,45 @@ def diagnose(
         if len(runs) > 1:
             sections.append(cross_section(name, seeds, found[name, "cross"]))
         sections.append(deviation_section(name, before, after, out))
-    return finished("Is the plan used, and is it any good?", sections, out, command, found.values())
+    return write_study("Does the agent use its plan, and does it help?", sections, out, command, found.values())
 
 
 def policies(
     folders: Sequence[Path], stage: str, panel_names: Sequence[str], tasks: int | None, decoding: str, out: Path,
     parallel: int, console: Console, command: str,
 ) -> str:  # fmt: skip
-    """As ``diagnose``, for ways to revise and to choose."""
+    """Run the study of replanning; arguments and result are those of ``diagnose``."""
     runs = read_runs(folders, stage)
     cells = {
-        (name, way, i): Cell(
+        (name, policy, i): Cell(
             out / "cells" / f"{name}-{place:02d}-{run.name}.json",
-            measure_way,
-            {"stage": str(run.stage), "way": way, "setting": setting},
-            setting | run.conditions | {"way": way, "weights": run.digest},
+            measure_policy,
+            {"stage": str(run.stage), "policy": policy, "setting": setting},
+            setting | run.conditions | {"way": policy, "weights": run.digest},  # the key of stored cells
         )
-        for name in checked(panel_names)
+        for name in check_panels(panel_names)
         for setting in [vars(Setting(name, tasks, decoding))]
-        for place, way in enumerate(WAYS)
+        for place, policy in enumerate(POLICIES)
         for i, run in enumerate(runs)
     }
     found = dict(zip(cells, run_cells(list(cells.values()), parallel, console), strict=True))
     seeds, sections = [run.seed for run in runs], []
     for name in panel_names:
-        by_way = {way: [found[name, way, i] for i in range(len(runs))] for way in WAYS}
-        sections += policy_sections(name, seeds, by_way)
-    return finished("When to revise, and which plan to take", sections, out, command, found.values())
+        by_policy = {policy: [found[name, policy, i] for i in range(len(runs))] for policy in POLICIES}
+        sections += policy_sections(name, seeds, by_policy)
+    return write_study("When to revise, and which candidate plan to use", sections, out, command, found.values())
 
 
-def checked(names: Sequence[str]) -> Sequence[str]:
+def check_panels(names: Sequence[str]) -> Sequence[str]:
+    """The names. Raises ``ConfigError`` for an unknown one."""
     for name in names:
         if name not in PANELS:
-            raise ConfigError(f"no panel is called {name!r}; expected one of {', '.join(PANELS)}")
+            raise ConfigError(f"unknown panel {name!r}; expected one of {', '.join(PANELS)}")
     return names
 
 
-def finished(title: str, sections: list[Section], out: Path, command: str, found: Any) -> str:
-    """Write everything into ``out``; returns the tables as Markdown."""
+def write_study(title: str, sections: list[Section], out: Path, command: str, found: Any) -> str:
+    """Write tables and ``report.html`` to ``out``; return the tables as Markdown."""
     hashes = sorted({f"{c['about']['panel']} {c['panel']}" for c in found})
     about = f"`{command}`; panels {', '.join(hashes)}; intervals: see each table."
     text = write_diagnostics(out, Diagnostics(title=title, about=about, sections=tuple(sections)))

@@ -1,4 +1,4 @@
-"""What a run would need: parameters and estimated memory, from a model built on the meta device."""
+"""Estimate the parameters and the memory of a run from a model on the meta device, without loading weights."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hiplan.trace import ROLES
 
 ARCHITECTURES = Path(str(importlib.resources.files("hiplan"))) / "assets" / "architectures"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-KEPT = 34  # bytes of activations per token, layer and hidden unit that a backward pass needs at two bytes a value
+ACTIVATION_BYTES = 34  # for a backward pass, per token, layer and hidden unit, with two bytes per value
 
 
 def architecture(name: str) -> Any:
-    """The model's config: of its folder, or of a known architecture of that name."""
+    """The config in the model's folder, or of the known architecture with that name. Raises ``ConfigError``."""
     known = ARCHITECTURES / f"{Path(name).name}.json"
     try:
         return AutoConfig.from_pretrained(find_model(name), local_files_only=True)
@@ -38,8 +38,8 @@ def architecture(name: str) -> Any:
     return AutoConfig.for_model(facts.pop("model_type"), **facts, dtype="bfloat16")
 
 
-def needs(settings: RunConfig) -> Table:
-    """Parameters and gigabytes, by what takes them."""
+def memory_table(settings: RunConfig) -> Table:
+    """A table of parameters and GiB per purpose."""
     weights, config = settings.weights, settings.train
     shapes = [architecture(settings.model)]
     if weights.mode == "separate":
@@ -61,41 +61,41 @@ def needs(settings: RunConfig) -> Table:
         lines["adapters, gradients and Adam's moments"] = 16 * count["trained"]
         if weights.quantize == "none":
             lines["merged copies for rollouts"] = size * sum(copies.values())
-    dragged = weights.mode == "joint" or (weights.mode == "partial" and weights.shared == "always")
-    if any(stage.kl for stage in config.stages) or (dragged and weights.quantize == "none"):
-        lines["copies of a stage's start, for kl and drift"] = size * sum(copies.values())
+    frozen_sharing = weights.mode == "joint" or (weights.mode == "partial" and weights.shared == "always")
+    if any(stage.kl for stage in config.stages) or (frozen_sharing and weights.quantize == "none"):
+        lines["copies of a stage's first weights, for kl and drift"] = size * sum(copies.values())
     text = shapes[0].get_text_config()
     tokens, hidden = config.batch_tokens, text.hidden_size
-    kept = (2 if config.gradient_checkpointing else 0) * text.num_hidden_layers + KEPT * (
+    kept = (2 if config.gradient_checkpointing else 0) * text.num_hidden_layers + ACTIVATION_BYTES * (
         1 if config.gradient_checkpointing else text.num_hidden_layers
     )
     lines["activations of an update"] = tokens * hidden * kept * size / 2
     lines["logits of an update"] = 3 * 4 * tokens * text.vocab_size
     episodes, turns = max(config.groups * config.group_size, BATCH), max(config.turns, settings.eval_turns)
-    plans = {"never": 1, "on_failure": 9}.get(config.replan, turns)  # the most, each with its question
+    plans = {"never": 1, "on_failure": 9}.get(config.replan, turns)  # the most plans of an episode
     for role, shape, length in (
         ("planner", shapes[0], 512 + plans * (config.plan_tokens + 128)),
         ("executor", shapes[-1], 512 + turns * (config.action_tokens + 64)),
     ):
-        each = token_bytes(shape, size)  # twice: the slots, and a scratch for those of a batch
+        each = token_bytes(shape, size)
         longest = min(length, settings.window or length, shape.get_text_config().max_position_embeddings)
         lines[f"{role}'s key-value caches, {episodes} of {longest:,} tokens"] = (
-            2 * each * longest * episodes
-        )  # a scratch
+            2 * each * longest * episodes  # the caches and a copy of those in a batch
+        )
     table = Table(title=f"{settings.model}, {weights.mode} weights", header_style="bold")
     table.add_column("what")
     table.add_column("", justify="right")
     table.add_row("parameters", f"{count['total']:,}")
-    table.add_row("of which learn", f"{count['trained']:,} ({count['trained'] / count['total']:.2%})")
+    table.add_row("of which trained", f"{count['trained']:,} ({count['trained'] / count['total']:.2%})")
     for name, amount in lines.items():
         table.add_row(name, gigabytes(amount))
-    table.add_row("about, in all", gigabytes(sum(lines.values())), style="bold")
-    table.caption = f"an estimate; base in {stored}, one process, every conversation at its longest"
+    table.add_row("total, estimated", gigabytes(sum(lines.values())), style="bold")
+    table.caption = f"base in {stored}, one process, all conversations at their longest"
     return table
 
 
 def token_bytes(shape: Any, size: int) -> int:
-    """What one token's keys and values take."""
+    """The bytes of one token's keys and values in all layers."""
     text = shape.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

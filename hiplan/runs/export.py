@@ -1,4 +1,4 @@
-"""What leaves a run: a role for other software, or a checkpoint of another weight mode."""
+"""Export one role for other software, or convert a stage to another weight mode."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from hiplan.trace import ROLES, Role
 
 
 def export_role(checkpoint: Path, role: str, out: Path, merged: bool) -> None:
-    """Write the role as a PEFT adapter, or merged into its base, with its tokenizer."""
+    """Write the role as a PEFT adapter, or merged into its base model, with its tokenizer.
+
+    Raises ``ConfigError`` for an unknown role or a folder with files, and ``CheckpointError`` for a damaged stage.
+    """
     if role not in ROLES:
-        raise ConfigError(f"no role is called {role!r}; expected {' or '.join(ROLES)}")
+        raise ConfigError(f"unknown role {role!r}; expected {' or '.join(ROLES)}")
     _empty(out)
     model = load_stage(checkpoint)
 
@@ -30,11 +33,14 @@ def export_role(checkpoint: Path, role: str, out: Path, merged: bool) -> None:
 
 
 def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> None:
-    """Write a stage folder of another weight mode."""
+    """Write the stage with another weight mode; ``keep``: the role whose weights become the joint ones.
+
+    Raises ``ConfigError`` for an unknown mode or role, a conversion that would change a role, or a folder with files.
+    """
     if to not in get_args(WeightMode):
-        raise ConfigError(f"no weights are called {to!r}; expected one of {', '.join(get_args(WeightMode))}")
+        raise ConfigError(f"unknown weight mode {to!r}; expected one of {', '.join(get_args(WeightMode))}")
     if keep is not None and keep not in ROLES:
-        raise ConfigError(f"no role is called {keep!r}; expected {' or '.join(ROLES)}")
+        raise ConfigError(f"unknown role {keep!r}; expected {' or '.join(ROLES)}")
     _empty(out)
     model = load_stage(checkpoint)
     state, config = converted(model.weights.state(), model.weights.config, cast(WeightMode, to), cast(Role, keep))
@@ -46,4 +52,4 @@ def convert_stage(checkpoint: Path, to: str, out: Path, keep: str | None) -> Non
 
 def _empty(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{str(out)!r} holds files already; choose another --out")
+        raise ConfigError(f"{str(out)!r} already contains files; choose another folder with --out")

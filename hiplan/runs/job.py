@@ -1,6 +1,6 @@
-"""The main job: measure the untrained agent, train it stage by stage, measure it again, and report.
+"""The main job: evaluate the untrained agent, train it in stages, evaluate it again, and write a report.
 
-Everything is written to one folder as it happens, so a killed job goes on where it stood.
+All results go to one folder as soon as they exist, so that a killed job can be resumed.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from hiplan.report.html import write_report
 from hiplan.report.tables import results_table
 from hiplan.runs.cells import COLUMNS
 from hiplan.runs.machine import machine
-from hiplan.runs.measure import PANELS, measure_agents, measuring, panels
+from hiplan.runs.measure import PANELS, evaluation_sampler, measure_agents, panels
 from hiplan.runs.settings import RunConfig
 from hiplan.trace import ROLES, Episode
 from hiplan.training.algorithm import build
 from hiplan.training.config import Stage
 from hiplan.training.trainer import ProgressiveTrainer
 
-SAMPLES = 6  # episodes kept of the train and of the held-out panel: the first tasks of each
+SAMPLES = 6  # stored episodes per panel (train and held-out): those of its first tasks
 
 
 class Job:
-    """One run in ``out``; ``run`` does all of it or what is left of it."""
+    """One run in the folder ``out``; ``run`` starts or resumes it. Raises ``UserError`` for settings it cannot use."""
 
     def __init__(self, config: RunConfig, out: Path, console: Console) -> None:
         torch.set_num_threads(config.threads)
         self.config, self.out, self.console = config, out, console
         self.panels = panels(config)
-        algorithm = build(config.train.algorithm)  # a wrong name is told before the model is loaded
+        algorithm = build(config.train.algorithm)  # first, to report unknown names before loading the model
         self.model = load(config)
         out.mkdir(parents=True, exist_ok=True)
         self.trainer = ProgressiveTrainer(
@@ -56,36 +56,36 @@ class Job:
             on_iteration=self._show_iteration, on_stage_end=self._end_stage,
             algorithm=algorithm, about={"env": config.env, "eval_turns": config.eval_turns},
         )  # fmt: skip
-        self.sampler = measuring(config, self.trainer.sampler)
+        self.sampler = evaluation_sampler(config, self.trainer.sampler)
         self._progress: Progress | None = None
-        self.first = self.trainer.accelerator.is_main_process  # of several processes, the one that writes
+        self.first = self.trainer.accelerator.is_main_process  # only this process writes
         if not self.first:
             self.console = Console(quiet=True)
 
     def run(self) -> None:
-        """Measure, train, measure, report."""
+        """Evaluate, train, evaluate, and write the report."""
         if self.first:
             self._describe_run()
-        with self._watching():
+        with self._progress_bar():
             if not self.trainer.resumed:
-                self._measure_whole("base")
+                self._measure_all_panels("base")
                 self.trainer.save()
             self.trainer.train()
             if self.config.train.stages:
-                self._measure_whole("final", final=True)
+                self._measure_all_panels("final", final=True)
         if self.first:
             self._report()
         self.trainer.accelerator.end_training()
 
-    # -- measuring ---------------------------------------------------------------------------
+    # -- evaluation --------------------------------------------------------------------------
 
-    def _measure_whole(self, stage: str, final: bool = False) -> None:
-        """Every agent on all panels at the first decoding, which is fixed in advance.
+    def _measure_all_panels(self, stage: str, final: bool = False) -> None:
+        """Evaluate every agent on all panels with the first decoding of the config.
 
-        The untrained agent is also measured at whichever decoding is best on dev, so that training which only lowers
-        entropy does not pass for learning.
+        The untrained agent is also evaluated with the decoding that is best on dev, so that training that only lowers
+        the entropy does not count as an improvement.
         """
-        self._say(f"{stage}: measuring with plans and without")
+        self._print(f"{stage}: evaluating agents {', '.join(self.config.agents)}")
         agents, (first, *others) = self.config.agents, self.config.decodings
         dev = [(agents[0], name, "dev") for name in (() if final else others)]
         cells = [*dev, *((agent, first, panel) for agent in agents for panel in PANELS)]
@@ -100,10 +100,10 @@ class Job:
             ends = [results[agents[0], first, panel] for panel in ("train", "heldout")]
             self._keep_samples([episode for result in ends for episode in result.episodes[:SAMPLES]])
         elif others:
-            self._say(f"{stage}: best decoding on {len(self.panels['dev'].tasks)} dev tasks: {best}")
+            self._print(f"{stage}: best decoding on the {len(self.panels['dev'].tasks)} dev tasks is {best}")
 
     def _evaluate(self, cells: Sequence[tuple[str, str, str]]) -> list[EvalResult]:
-        """Agent, decoding and panel of each cell."""
+        """One result per cell of (agent, decoding, panel)."""
         known = [(agent, decoding, self.panels[panel].tasks) for agent, decoding, panel in cells]
         return measure_agents(self.config, self.sampler, known)
 
@@ -130,7 +130,7 @@ class Job:
         )
 
     def _keep_samples(self, episodes: list[Episode]) -> None:
-        """The transcripts of the panels' first tasks, whatever came of them."""
+        """Store the transcripts of the panels' first tasks, whether solved or not."""
         if self.first:
             write_text(self.out / "transcripts.jsonl", "".join(f"{e.to_json()}\n" for e in episodes))
 
@@ -138,14 +138,14 @@ class Job:
 
     def _end_stage(self, stage: Stage) -> None:
         if stage is self.config.train.stages[-1]:
-            return  # the whole measuring follows
+            return  # ``run`` evaluates all panels next
         name = self.config.decodings[0]
         cells = [(agent, name, panel) for agent in self.config.agents for panel in self.config.stage_panels]
         for (agent, _, panel), result in zip(cells, self._evaluate(cells), strict=True):
             self._record(stage.name, agent, name, panel, result)
             if (agent, panel) == (self.config.agents[0], "dev"):
                 low, high = result.interval
-                self._say(f"{stage.name}: dev success {result.success:.0%} [{low:.0%}, {high:.0%}] ({name})")
+                self._print(f"{stage.name}: dev success {result.success:.0%} [{low:.0%}, {high:.0%}] ({name})")
 
     def _show_iteration(self, row: dict[str, Any]) -> None:
         adherence = "" if row["adherence"] is None else f"  adherence {row['adherence']:.0%}"
@@ -153,20 +153,20 @@ class Job:
         if self._progress is not None:
             self._progress.update(self._bar, completed=row["iteration"] + 1, description=line)
         if row["iteration"] % 5 == 0 and not self.console.is_terminal:
-            self._say(f"iteration {row['iteration'] + 1:>4}  {line}")
+            self._print(f"iteration {row['iteration'] + 1:>4}  {line}")
 
-    # -- the record --------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------
 
     @contextmanager
-    def _watching(self) -> Iterator[None]:
-        """A progress bar with the time left, where there is a terminal."""
+    def _progress_bar(self) -> Iterator[None]:
+        """Show a progress bar with the remaining time, if the output is a terminal."""
         total = sum(stage.iterations for stage in self.config.train.stages)
         with Progress(*COLUMNS, console=self.console, disable=not self.console.is_terminal) as self._progress:
-            self._bar = self._progress.add_task("measuring", total=total, completed=self.trainer.cursor.total)
+            self._bar = self._progress.add_task("evaluating", total=total, completed=self.trainer.cursor.total)
             self._began = time.perf_counter()
             yield
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
     def _describe_run(self) -> None:
@@ -177,9 +177,9 @@ class Job:
             write_text(self.out / "panels" / f"{key}.json", panel.model_dump_json() + "\n")
         about = environment(self.config) | {"parameters": parameters(self.model.weights)}
         write_text(self.out / "environment.json", json.dumps(about, indent=2) + "\n")
-        where = "going on" if self.trainer.resumed else "starting"
+        what = "resuming" if self.trainer.resumed else "starting"
         hashes = ", ".join(f"{key} {panel.hash}" for key, panel in self.panels.items())
-        self._say(f"{where} in {self.out}; panels {hashes}")
+        self._print(f"{what} the run in {self.out}; panels: {hashes}")
 
     def _report(self) -> None:
         rows = self.trainer.metrics.rows
@@ -194,17 +194,17 @@ class Job:
         write_text(self.out / "times.json", json.dumps(spent) + "\n")
         page = write_report(self.out)
         self.console.print(results_table([row for row in rows if row["kind"] == "eval"], self.panels))
-        self._say(f"report: {page}")
+        self._print(f"report: {page}")
 
 
 def costs(result: EvalResult) -> dict[str, float]:
-    """Means over episodes: model calls, tokens read and written."""
+    """Mean ``calls``, ``read`` and ``written`` per episode (see ``hiplan.evaluation.cost``)."""
     every = [cost(e) for e in result.episodes]
     return {key: fmean(getattr(c, key) for c in every) for key in ("calls", "read", "written")}
 
 
 def load(config: RunConfig) -> LocalModel:
-    """The run's model with fresh adapters."""
+    """Load the run's model with new adapters."""
     return LocalModel.load(
         config.model, config.weights, config.seed,
         dtype=config.dtype, window=config.window, keep_reasoning=config.keep_reasoning,
@@ -212,19 +212,19 @@ def load(config: RunConfig) -> LocalModel:
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
-    """What the figures depend on besides the config."""
+    """What results depend on besides the config: machine, versions, threads."""
     return machine() | {"threads": config.threads}
 
 
 def parameters(weights: RoleWeights) -> dict[str, int]:
-    """How many there are, and how many of them ever learn."""
+    """The number of parameters: ``total``, and ``trained`` in any stage."""
     trained = {id(p): p.numel() for role in ROLES for p in weights.parameters(role).values()}
     every = {id(p): p.numel() for body in weights.bodies for p in body.model.parameters()}
     return {"total": sum((every | trained).values()), "trained": sum(trained.values())}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's metric rows. Raises ``ConfigError`` where there are none."""
+    """A run's metric rows. Raises ``ConfigError`` if the folder has none."""
     if not (folder / "metrics.jsonl").is_file():
-        raise ConfigError(f"no run at {str(folder)!r}; expected a folder with metrics.jsonl")
+        raise ConfigError(f"no run at {str(folder)!r}; expected a run folder with metrics.jsonl")
     return read_rows(folder / "metrics.jsonl")

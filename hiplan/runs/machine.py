@@ -1,4 +1,4 @@
-"""What a run's figures and times depend on besides its settings: the machine, the versions, and the commit."""
+"""Facts that results and times depend on besides the settings: the machine, package versions, and the commit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SOURCE = Path(__file__).parents[1]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, accelerator, and the versions of what computes.
+    """Processor, usable cores, memory in GiB, GPU, platform, and package versions.
 
-    ``commit``: where the package runs from a git checkout; ``versions`` has hiplan's own in any case.
+    ``commit`` is included if the package runs from a git checkout.
     """
     about = {
         "cpu": cpu_name(),
@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model as the system tells it; else its architecture."""
+    """The processor's model name, or else its architecture."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -47,9 +47,9 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def commit(source: Path) -> str | None:
-    """The commit of the checkout that holds this source, marked where tracked files differ; else nothing.
+    """The commit of the git checkout that tracks ``source``, marked if tracked files are modified; else ``None``.
 
-    A package installed into an environment inside somebody's repository is no part of that repository.
+    A package in a virtual environment inside another repository is not tracked by that repository.
     """
     if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
@@ -59,7 +59,7 @@ def commit(source: Path) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says; nothing where it is missing or refuses."""
+    """The output of a git command; ``None`` if git is missing or fails."""
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)

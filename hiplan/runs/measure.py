@@ -1,4 +1,4 @@
-"""Measuring and playing: one protocol for a run, for its stages, and for studies."""
+"""Evaluate and play agents, with the same protocol for runs, stages and studies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PANELS: tuple[PanelName, ...] = ("train", "dev", "heldout")
 
 
 def panels(config: RunConfig) -> dict[str, Panel]:
-    """The three panels of a run: shipped, or fresh from ``panel_seed``, maybe cut short."""
+    """The three panels of a run: shipped or drawn with ``panel_seed``, cut to ``panel_tasks`` if that is set."""
     out: dict[str, Panel] = {}
     for name in PANELS:
         if config.panel_seed is None and config.env in get_args(EnvName):
@@ -40,15 +40,15 @@ def panels(config: RunConfig) -> dict[str, Panel]:
     return out
 
 
-def measuring(config: RunConfig, sampler: Sampler) -> Sampler:
-    """How a run measures: as its agent was trained, with the turns that settings give to measured episodes."""
+def evaluation_sampler(config: RunConfig, sampler: Sampler) -> Sampler:
+    """The training sampler with the turn limit for evaluation."""
     return replace(sampler, limits=Limits(turns=config.eval_turns))
 
 
 def measure_agents(
     config: RunConfig, sampler: Sampler, cells: Sequence[tuple[str, str, Sequence[Task]]]
 ) -> list[EvalResult]:
-    """An agent (``plan`` or ``none``) at a decoding on tasks, per cell."""
+    """Evaluate cells of (agent, decoding, tasks); the agent ``plan`` has its planner, ``none`` has no plans."""
     planners: dict[str, PlannerProtocol] = {"plan": sampler.planner, "none": NoPlanner()}
     decode = config.train.decoding
     return evaluate(
@@ -67,12 +67,15 @@ def measure(
     threads: int,
     console: Console,
 ) -> None:
-    """Print one table for a stage, or for a model folder as it is; ``best`` chooses the decoding on the dev panel."""
+    """Evaluate a stage or a model folder and print a table; the decoding ``best`` is chosen on the dev panel.
+
+    Raises ``ConfigError`` for an unknown panel, decoding or environment, and ``CheckpointError`` for a damaged stage.
+    """
     if panel not in (*PANELS, "all"):
-        raise ConfigError(f"no panel is called {panel!r}; expected one of {', '.join(PANELS)} or all")
+        raise ConfigError(f"unknown panel {panel!r}; expected one of {', '.join(PANELS)} or all")
     if decoding not in (*TEMPERATURES, "best"):
-        raise ConfigError(f"no decoding is called {decoding!r}; expected one of {', '.join(TEMPERATURES)} or best")
-    sampler, facts = playable(checkpoint)
+        raise ConfigError(f"unknown decoding {decoding!r}; expected one of {', '.join(TEMPERATURES)} or best")
+    sampler, facts = load_sampler(checkpoint)
     config = as_trained(facts, env=env, panel_seed=panel_seed, panel_tasks=tasks, threads=threads)
     torch.set_num_threads(config.threads)
     sampler = replace(sampler, make_env=suite(config.env).make_env)
@@ -97,8 +100,8 @@ def measure(
     console.print(f"decoding: plan {best['plan']}, none {best['none']}", highlight=False)
 
 
-def playable(checkpoint: Path | None) -> tuple[Sampler, dict[str, Any]]:
-    """A stage as it was trained, or a model folder (or ``tiny-v1``) as it is; and what the stage says of its run."""
+def load_sampler(checkpoint: Path | None) -> tuple[Sampler, dict[str, Any]]:
+    """A sampler for a stage with its run's settings, or for a model folder (default: tiny-v1), and the run's facts."""
     if checkpoint is None or (not (checkpoint / "stage.json").exists() and (checkpoint / "config.json").exists()):
         model = load_model(str(checkpoint or "tiny-v1"))
         config = as_trained({})
@@ -109,7 +112,7 @@ def playable(checkpoint: Path | None) -> tuple[Sampler, dict[str, Any]]:
 
 
 def as_trained(facts: dict[str, Any], **over: Any) -> RunConfig:
-    """Default settings, with what the stage's run had set for measuring, and what is given over them."""
+    """Default settings, updated with the evaluation settings of a stage's run (``facts``), then with ``over``."""
     decoding = facts.get("decoding") or {}
     train = {key: decoding[key] for key in ("plan_tokens", "action_tokens") if key in decoding}
     train |= {key: facts[key] for key in ("revise", "replan", "matcher") if facts.get(key)}
@@ -120,14 +123,14 @@ def as_trained(facts: dict[str, Any], **over: Any) -> RunConfig:
 def play_one(
     checkpoint: Path | None, panel: str, index: int, env: str, seed: int, temperature: float, console: Console
 ) -> None:
-    """Print the transcript of one episode."""
+    """Play one task and print the transcript. Raises ``ConfigError`` for an unknown panel, task or temperature."""
     if panel not in PANELS:
-        raise ConfigError(f"no panel is called {panel!r}; expected one of {', '.join(PANELS)}")
+        raise ConfigError(f"unknown panel {panel!r}; expected one of {', '.join(PANELS)}")
     tasks = panels(check({"env": env}, RunConfig))[panel].tasks
     if not 0 <= index < len(tasks):
-        raise ConfigError(f"the panel has no task {index}; expected 0 to {len(tasks) - 1}")
+        raise ConfigError(f"the panel {panel!r} has no task {index}; expected 0 to {len(tasks) - 1}")
     if temperature < 0:
-        raise ConfigError(f"the temperature must be at least 0, got {temperature}")
-    sampler = replace(playable(checkpoint)[0], make_env=suite(env).make_env)
+        raise ConfigError(f"--temperature must be at least 0, got {temperature!r}")
+    sampler = replace(load_sampler(checkpoint)[0], make_env=suite(env).make_env)
     job = Job(tasks[index], sampler.planner, sampler.executor, seed, sampler.decoding.at(temperature))
     print_transcript(sampler.run([job])[0], console)

@@ -1,4 +1,4 @@
-"""The settings of a run: defaults, a YAML file over them, and options over both."""
+"""The settings of a run: defaults, overridden by a YAML file, overridden by command-line options."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 class RunConfig(BaseModel):
-    """One run of ``experiments/run.py``.
+    """The settings of ``hiplan train``.
 
-    ``model``: a shipped asset or a folder. ``env``: ``mixed``, ``crafting``, ``household``, or a
-    ``TaskSuite`` as ``module:name`` or ``file.py:name``. ``panel_seed``: make fresh panels
-    instead of the shipped ones. ``panel_tasks``: use only so many tasks of each panel. ``eval_turns``: actions per
-    measured episode. ``threads``: torch's. ``dtype``: of the base model. ``window``: the most tokens of a conversation,
-    where that is less than the model's. ``keep_reasoning``: whether later turns see what a thinking model thought.
-    ``agents``: what is measured, with plans and without. ``decodings``: the first is that of all figures; the untrained
-    agent is also measured at the best of them on dev.
-    ``stage_panels``: the panels after each stage but the last, after which everything is measured.
+    ``model``: a shipped model or a folder. ``env``: ``mixed``, ``crafting``, ``household``, or a ``TaskSuite`` as
+    ``module:name`` or ``file.py:name``. ``dtype``: of the base model. ``window``: the most tokens of a conversation, if
+    less than the model allows. ``keep_reasoning``: whether later turns see the reasoning of a reasoning model.
+    ``threads``: number of torch threads. ``weights``, ``train``: see ``WeightsConfig`` and ``TrainConfig``.
+
+    Evaluation: ``panel_seed``: draw new panels with this seed instead of the shipped ones. ``panel_tasks``: use only
+    this many tasks of each panel. ``eval_turns``: the most actions per episode. ``agents``: with plans (``plan``) and
+    without (``none``). ``decodings``: the first is used for all evaluations; the untrained agent is also evaluated with
+    the one that is best on dev. ``stage_panels``: the panels after each stage except the last, after which all are
+    used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "tiny-v1"
     env: str = "mixed"
-    seed: int = Field(default=0, ge=-(2**63), lt=2**63)  # what torch takes
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)  # torch's range
     panel_seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     panel_tasks: int | None = Field(default=None, ge=2)
     eval_turns: int = Field(default=30, ge=1)
@@ -52,7 +54,10 @@ class RunConfig(BaseModel):
 
 
 def resolve(file: Path | None, overrides: list[str], **options: Any) -> RunConfig:
-    """Defaults < file < named options < ``path.to.field=value`` overrides. Raises ``ConfigError``."""
+    """The settings of a run; each overrides those before: defaults, file, named options, ``path.to.field=value``.
+
+    Raises ``ConfigError`` for unknown fields and invalid values.
+    """
     return resolved(RunConfig, file, overrides, **options)
 
 
@@ -61,20 +66,20 @@ def resolved(kind: type[Config], file: Path | None, overrides: list[str], **opti
     tree = kind().model_dump(mode="json")
     if file is not None:
         _merge(tree, _read(file), str(file))
-        tree = check(tree, kind).model_dump(mode="json")  # what the file's stages leave out can be set, too
+        tree = check(tree, kind).model_dump(mode="json")  # adds the defaults of the file's stages, to be overridden
     for path, value in options.items():
         if value is not None:
             _set(tree, path.replace("__", "."), value)
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"the override {shorten(text, 60)!r} has no '='; write it as path.to.field=value")
+            raise ConfigError(f"--set {shorten(text, 60)!r} has no '='; expected path.to.field=value")
         _set(tree, path.strip(), parse_yaml(value, f"the value in {shorten(text, 60)!r}"))
     return check(tree, kind)
 
 
 def check(tree: Any, kind: type[Config]) -> Config:
-    """Validate; the first thing wrong becomes one clear line."""
+    """Validate settings. Raises ``ConfigError`` with the first problem."""
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -85,14 +90,14 @@ def check(tree: Any, kind: type[Config]) -> Config:
 
 
 def matched(config: RunConfig, steps: int) -> RunConfig:
-    """The settings with their last stage ending once the run has taken so many environment steps."""
+    """The settings with a last stage that ends when the run has taken ``steps`` environment steps in total."""
     *first, last = config.train.stages
     last = last.model_copy(update={"env_steps": steps, "iterations": 100_000})
     return config.model_copy(update={"train": config.train.model_copy(update={"stages": (*first, last)})})
 
 
 def read_run(folder: Path) -> RunConfig:
-    """The resolved config of an earlier run."""
+    """The settings of an earlier run. Raises ``ConfigError`` if the folder has none."""
     return check(_read(folder / "config.yaml"), RunConfig)
 
 
@@ -103,10 +108,10 @@ def _read(file: Path) -> Any:
 
 def _merge(tree: dict[str, Any], over: Any, name: str) -> None:
     if not isinstance(over, dict):
-        raise ConfigError(f"{name!r} must hold a mapping of fields, got {type(over).__name__}")
+        raise ConfigError(f"{name!r} has a {type(over).__name__}; expected a mapping of fields")
     for key, value in over.items():
         if key not in tree:
-            raise ConfigError(f"{name!r} has the unknown field {key!r}; expected one of {', '.join(tree)}")
+            raise ConfigError(f"unknown field {key!r} in {name!r}; expected one of {', '.join(tree)}")
         if isinstance(tree[key], dict) and isinstance(value, dict):
             _merge(tree[key], value, f"{name}: {key}")
         else:
@@ -123,12 +128,14 @@ def _set(tree: Any, path: str, value: Any) -> None:
 def _key(node: Any, part: str, path: str) -> Any:
     known = _keys(node)
     if part not in known:
-        raise ConfigError(f"unknown field {path!r}: no {part!r} here; expected one of {', '.join(known)}")
+        raise ConfigError(
+            f"unknown field {path!r}: expected one of {', '.join(known) or 'no more fields'} instead of {part!r}"
+        )
     return known[part]
 
 
 def _keys(node: Any) -> dict[str, Any]:
-    """Names under a node: fields of a mapping, indices and ``name``s of a list."""
+    """The path components below a node: fields of a mapping; indices and ``name`` values of a list."""
     if isinstance(node, dict):
         return {key: key for key in node}
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""Studies as tables: success in points with intervals over seeds, differences paired by task, by environment."""
+"""Tables of studies: success in per cent with intervals over seeds, differences paired by task, by environment."""
 
 from __future__ import annotations
 
@@ -19,39 +19,42 @@ from hiplan.trace import Verdict
 NAMES = {"train": "train", "dev": "dev", "heldout": "held-out"}
 BEFORE, AFTER = "untrained", "trained"
 DEFAULT = "on failure (default)"
-Kept = Mapping[str, Any]
+CellResult = Mapping[str, Any]
 Parts = Mapping[str, Sequence[int]]
 
 # -- numbers ------------------------------------------------------------------------------------
 
 
 def parts_of(panel: str, digest: str) -> Parts:
-    """The places of the panel's tasks: all, and by environment. ``ConfigError`` where the panel is another by now."""
+    """The task indices of a panel: all, and by environment. Raises ``ConfigError`` if the panel has another hash."""
     found = named_panel(panel)
     if found.hash != digest:
-        raise ConfigError(f"the panel {panel!r} has the hash {found.hash}, but the cells were made on {digest}")
+        raise ConfigError(
+            f"the panel {panel!r} has the hash {found.hash}, but the cells were made with {digest!r}; delete the cells "
+            "and run the study again"
+        )
     return found.parts
 
 
-def parts_of_cell(cell: Kept) -> Parts:
-    """As ``parts_of``, for a cell of ``diagnose`` or ``policies``."""
+def parts_of_cell(cell: CellResult) -> Parts:
+    """``parts_of`` for the panel of a cell of ``hiplan diagnose``."""
     about = cell["about"]
     cut = f"-{about['tasks']}" if about["tasks"] else ""
     return parts_of(f"{about.get('env') or 'mixed'}-{about['panel']}-0{cut}", cell["panel"])
 
 
 def part_name(part: str, where: Sequence[int]) -> str:
-    """``household (62)``: with the number of tasks."""
+    """A part with its number of tasks: ``household (62)``."""
     return f"{part} ({len(where)})"
 
 
 def bits(solved: str, where: Sequence[int]) -> list[float]:
-    """1 for each of these tasks that was solved, 0 for each that was not."""
+    """Per task in ``where``, 1 if it was solved and 0 if not."""
     return [float(solved[i]) for i in where]
 
 
 def share(solved: str, where: Sequence[int]) -> float:
-    """Per cent of these tasks that were solved."""
+    """The percentage of the tasks in ``where`` that were solved."""
     return 100 * fmean(bits(solved, where))
 
 
@@ -60,26 +63,26 @@ def points(percent: float) -> str:
 
 
 def interval(mean: float, low: float, high: float, signed: bool = False, digits: int = 0) -> str:
-    """``+12 [+3, +21]``; without bounds where they are not numbers."""
+    """``+12 [+3, +21]``; without bounds if they are NaN."""
     form = f"{'+' if signed else ''}.{digits}f"
     shown = [f"{round(x, digits) + 0.0:{form}}" for x in (mean, low, high)]  # never "-0"
     return shown[0] if math.isnan(low) else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def spread(percents: Sequence[float], signed: bool = False) -> str:
-    """Mean and 95 % t-interval in points, of the numbers among them: ``+12 [+3, +21]``."""
+    """Mean and 95 % t-interval of the values that are not NaN: ``+12 [+3, +21]``."""
     known = [percent for percent in percents if not math.isnan(percent)]
     return interval(*t_interval(known), signed) if known else "–"
 
 
 def gap(one: Sequence[str], other: Sequence[str], where: Sequence[int]) -> str:
-    """The mean difference on the same tasks in points, a seed each, with its t-interval over seeds (or tasks)."""
+    """The mean paired difference in percentage points, with its t-interval over seeds, or over tasks for one seed."""
     mean, low, high = paired([bits(solved, where) for solved in one], [bits(solved, where) for solved in other])
     return interval(100 * mean, 100 * low, 100 * high, signed=True)
 
 
 def over(seeds: Sequence[int]) -> str:
-    """What intervals are over."""
+    """What the intervals are over: seeds, or tasks for one seed."""
     return "seeds" if len(seeds) > 1 else "tasks"
 
 
@@ -98,9 +101,9 @@ CONTRASTS = {
 
 
 def reliance_sections(
-    name: str, seeds: Sequence[int], before: Sequence[Kept], after: Sequence[Kept], out: Path
+    name: str, seeds: Sequence[int], before: Sequence[CellResult], after: Sequence[CellResult], out: Path
 ) -> list[Section]:
-    """Success under each condition, and the differences that matter; by environment."""
+    """Success under each condition and the contrasts between conditions, by environment."""
     both, parts = (before, after), parts_of_cell(before[0])
     shown = [c for c in CONDITIONS if all(c in cell["results"] for found in both for cell in found)]
     rows, worth = [], []
@@ -115,17 +118,20 @@ def reliance_sections(
     worth.append(
         [
             part_name(ALL, parts[ALL]),
-            "words of an action that one step of the plan spells out, %",
+            "share of an action's words in one step of the plan, %",
             *map(spread, spelled),
         ]
     )
     picture = draw_reliance(_shares(parts, shown, both), out / f"reliance-{name}.png")
     head = ["tasks", "plan", BEFORE, *map(_seed, seeds), f"{AFTER}: mean [95 %]", "gain"]
-    note = f"The same executor on the same tasks, one decoding. 95 % t-intervals over {over(seeds)}."
+    note = f"The same executor on the same tasks with the same decoding. 95 % t-intervals over {over(seeds)}."
     kept_to = [[CONDITIONS[c], *_followed(c, both)] for c in shown if c not in ("paraphrased", "none")]
     followed = ["plan", "actions on plan", "steps done"]
-    means = "Untrained → trained, means over episodes with a plan. They were kept for all environments together."
-    how = f"Paired by task, 95 % t-intervals: untrained over tasks (one model), trained over {over(seeds)}."
+    means = "Untrained → trained, means over episodes with a plan, for all environments together."
+    how = (
+        f"Differences paired by task, with 95 % t-intervals: over tasks for the untrained model, over {over(seeds)} "
+        "for trained ones."
+    )
     success = section(f"Success under different plans, {NAMES[name]} tasks", note, head, rows)
     values = section(f"What the plan is worth, {NAMES[name]} tasks", how, ["tasks", "", BEFORE, AFTER], worth)
     return [
@@ -138,11 +144,11 @@ def reliance_sections(
 
 
 def _shares(
-    parts: Parts, shown: Sequence[str], both: Sequence[Sequence[Kept]]
+    parts: Parts, shown: Sequence[str], both: Sequence[Sequence[CellResult]]
 ) -> dict[str, dict[str, tuple[float, list[float]]]]:
-    """Per environment and condition: success before, and after by seed, from 0 to 1."""
+    """Per environment and condition: success before training, and after it by seed, from 0 to 1."""
 
-    def success(found: Sequence[Kept], condition: str, part: str) -> list[float]:
+    def success(found: Sequence[CellResult], condition: str, part: str) -> list[float]:
         return [share(c["results"][condition]["solved"], parts[part]) / 100 for c in found]
 
     before, after = both
@@ -152,13 +158,15 @@ def _shares(
     }  # fmt: skip
 
 
-def _followed(condition: str, both: Sequence[Sequence[Kept]]) -> list[str]:
-    """Adherence and steps done, before and after; predicates know steps in the environment's own words alone."""
+def _followed(condition: str, both: Sequence[Sequence[CellResult]]) -> list[str]:
+    """Adherence and coverage before and after training; only steps in the environment's vocabulary are recognised."""
     was, now = ([c["results"][condition] for c in found] for found in both)
     return [f"{_mean(was, key)} → {_mean(now, key)}" for key in ("adherence", "coverage")]
 
 
-def _worth(part: str, where: Sequence[int], both: Sequence[Sequence[Kept]], shown: Sequence[str]) -> list[list[str]]:
+def _worth(
+    part: str, where: Sequence[int], both: Sequence[Sequence[CellResult]], shown: Sequence[str]
+) -> list[list[str]]:
     name = part_name(part, where)
     rows = []
     for what, pair in CONTRASTS.items():
@@ -179,7 +187,7 @@ def _worth(part: str, where: Sequence[int], both: Sequence[Sequence[Kept]], show
     return rows
 
 
-def _rho(found: Sequence[Kept], where: Sequence[int]) -> str:
+def _rho(found: Sequence[CellResult], where: Sequence[int]) -> str:
     """Over seeds. Left out: tasks whose plan could not be judged, and, said so, seeds where one of both is constant."""
     values = []
     for c in found:
@@ -193,8 +201,8 @@ def _rho(found: Sequence[Kept], where: Sequence[int]) -> str:
     return interval(*t_interval(finite), signed=True, digits=2) if finite else "–"
 
 
-def cross_section(name: str, seeds: Sequence[int], cell: Kept) -> Section:
-    """Planners in rows, executors in columns."""
+def cross_section(name: str, seeds: Sequence[int], cell: CellResult) -> Section:
+    """The cross-play table: planners in rows, executors in columns."""
     matrix, rows, gaps = cell["matrix"], [], []
     n = len(matrix)
     for part, where in parts_of_cell(cell).items():
@@ -205,13 +213,16 @@ def cross_section(name: str, seeds: Sequence[int], cell: Kept) -> Section:
         ]
         own = [shares[i][i] - fmean([shares[i][j] for j in range(n) if j != i]) for i in range(n)]
         gaps.append(f"{spread(own, signed=True)} ({part})")
-    note = f"Own executor against the others', in points, 95 % t-interval over planners: {', '.join(gaps)}."
+    note = (
+        "Success with the executor of the same run minus the mean over those of other runs, in percentage points, with "
+        f"95 % t-intervals over planners: {', '.join(gaps)}."
+    )
     head = ["tasks", "", *(f"executor of seed {seed}" for seed in seeds)]
     return section(f"Roles of different runs, {NAMES[name]} tasks", note, head, rows)
 
 
-def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], out: Path) -> Section:
-    """Where episodes leave their plan."""
+def deviation_section(name: str, before: Sequence[CellResult], after: Sequence[CellResult], out: Path) -> Section:
+    """Verdicts of actions by the position of the first ready step."""
     totals = []
     for found in (before, after):
         counts: dict[int, dict[str, int]] = {}
@@ -229,10 +240,10 @@ def deviation_section(name: str, before: Sequence[Kept], after: Sequence[Kept], 
                 [label, when, f"{every:,}", *(points(100 * mine.get(v, 0) / every) if every else "–" for v in Verdict)]
             )
     picture = draw_deviations(dict(zip((BEFORE, AFTER), totals, strict=True)), out / f"deviations-{name}.png")
-    head = ["whose turn it was", "agent", "actions", *map(str, Verdict)]
+    head = ["first ready step", "agent", "actions", *map(str, Verdict)]
     note = (
-        "Actions under the agent's own plans by the step whose turn it was; trained: all seeds together. The counts "
-        "were kept for all environments together."
+        "Actions under the agent's own plans, by the first ready step before the action, for all environments "
+        "together; the trained agents of all seeds are added up."
     )
     return section(f"Where episodes leave their plan, {NAMES[name]} tasks", note, head, rows, picture.name)
 
@@ -248,33 +259,36 @@ COSTS = {
 }
 
 
-def policy_sections(name: str, seeds: Sequence[int], by_way: Mapping[str, Sequence[Kept]]) -> list[Section]:
-    """Success of each way and the paired difference to the default, by environment; and what each way costs."""
+def policy_sections(name: str, seeds: Sequence[int], by_policy: Mapping[str, Sequence[CellResult]]) -> list[Section]:
+    """Success of each policy and the paired difference to the default, by environment; and what each policy costs."""
     rows, costs = [], []
-    parts = parts_of_cell(by_way[DEFAULT][0])
-    solved = {way: [cell["result"]["solved"] for cell in cells] for way, cells in by_way.items()}
+    parts = parts_of_cell(by_policy[DEFAULT][0])
+    solved = {policy: [cell["result"]["solved"] for cell in cells] for policy, cells in by_policy.items()}
     for part, where in parts.items():
-        for way, known in solved.items():
+        for policy, known in solved.items():
             got = [share(one, where) for one in known]
-            against = "" if way == DEFAULT else gap(known, solved[DEFAULT], where)
-            rows.append([part_name(part, where), way, *map(points, got), spread(got), against])
-    for way, cells in by_way.items():
-        costs.append([way, *(f"{fmean(c['result'][key] for c in cells):.{n}f}" for key, n in COSTS.values())])
-    note = f"95 % t-intervals over {over(seeds)}, differences paired by task."
-    head = ["tasks", "plan is revised", *map(_seed, seeds), "mean [95 %]", "against the default"]
-    spent = "Per episode, rehearsals and plans not taken included; read: each token once, as with a cache."
+            against = "" if policy == DEFAULT else gap(known, solved[DEFAULT], where)
+            rows.append([part_name(part, where), policy, *map(points, got), spread(got), against])
+    for policy, cells in by_policy.items():
+        costs.append([policy, *(f"{fmean(c['result'][key] for c in cells):.{n}f}" for key, n in COSTS.values())])
+    note = f"95 % t-intervals over {over(seeds)}; differences are paired by task."
+    head = ["tasks", "policy", *map(_seed, seeds), "mean [95 %]", "against the default"]
+    spent = (
+        "Means per episode, including rehearsals and candidate plans that were not chosen. Each token that is read "
+        "counts once, as with a KV cache."
+    )
     every = section(f"Policies, {NAMES[name]} tasks", note, head, rows)
     return [
-        brief(every, ["plan is revised"], {"mean [95 %]": "mean", "against the default": "against the default"}),
+        brief(every, ["policy"], {"mean [95 %]": "mean", "against the default": "against the default"}),
         every,
-        section(f"What policies cost, {NAMES[name]} tasks", spent, ["plan is revised", *COSTS], costs),
+        section(f"What policies cost, {NAMES[name]} tasks", spent, ["policy", *COSTS], costs),
     ]
 
 
 def brief(table: Section, keys: Sequence[str], values: Mapping[str, str], picture: str | None = None) -> Section:
-    """The table with all tasks and each environment side by side instead of below each other.
+    """A short form of a table: all tasks and each environment as columns instead of rows.
 
-    ``keys``: the columns that name a row; ``values``: those that are shown, and how they are called.
+    ``keys``: the columns that identify a row. ``values``: the columns to show, with their new names.
     """
     at = {name: place for place, name in enumerate(table.head)}
     parts = list(dict.fromkeys(row[0] for row in table.rows))
@@ -299,6 +313,6 @@ def _seed(seed: int) -> str:
     return f"seed {seed}"
 
 
-def _mean(results: Sequence[Kept], key: str) -> str:
+def _mean(results: Sequence[CellResult], key: str) -> str:
     known = [100 * r[key] for r in results if r[key] is not None]
     return points(fmean(known)) if known else "–"

@@ -1,8 +1,8 @@
-"""Training: the progressive trainer, its stages, rewards and credit, and the functions an algorithm is made of.
+"""Training: the progressive trainer, its stages, rewards and credit, and the functions of an algorithm.
 
     from hiplan.training import ProgressiveTrainer, RewardWeights, Stage
 
-Names are loaded on first use, because some need torch.
+Names load on first use, because some of them import torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""A training algorithm as six functions, each of which a user can replace.
+"""A training algorithm consists of six replaceable functions.
 
-    collect -> reward -> credit -> modulators -> loss, in the order of the schedule
+    collect -> reward -> credit -> modulators -> loss, and the schedule that orders the roles' updates
 
-A config names them (``train.algorithm.credit=loo``, ``train.algorithm.reward=mine.py:reward``); Python passes them.
+A config selects them by name (``train.algorithm.credit=loo``, ``train.algorithm.reward=mine.py:reward``); in Python,
+pass an ``Algorithm``.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ from hiplan.training.credit import CREDITS, Credit, Decision, Floats, Modulator
 from hiplan.training.losses import LOSSES, Loss
 
 Reward = Callable[[Episode, Role], float | Sequence[float]]
-"""A role's reward for an episode: a number, or one number per answer of the role, in order."""
+"""A role's reward for an episode: one number for the whole episode, or one per answer of the role, in order."""
 
 
 class Updates(Protocol):
-    """What a schedule is given."""
+    """The argument of a schedule."""
 
     roles: tuple[Role, ...]
 
     def update(self, role: Role) -> None:
-        """Update the role's weights by its rows."""
+        """Update the role's weights on its rows."""
         ...
 
 
 Schedule = Callable[[Updates], None]
-"""Updates the roles that learn, in an order of its own."""
+"""Updates the trained roles in some order."""
 
 
 def in_turn(updates: Updates) -> None:
-    """One role after the other, in the stage's order."""
+    """Update each role once, in the stage's order."""
     for role in updates.roles:
         updates.update(role)
 
 
 def success(episode: Episode, role: Role) -> float:
-    """1 for a solved task, else 0."""
+    """Reward 1 for a solved task, else 0."""
     return float(episode.success)
 
 
@@ -55,9 +56,9 @@ def success(episode: Episode, role: Role) -> float:
 class Algorithm:
     """The six functions; the defaults are role-wise GRPO.
 
-    ``reward``: ``None`` takes the stage's ``rewards``. ``loss``: ``None`` is PPO-clip with the config's ranges.
-    ``drop_zero``: leave decisions with advantage 0 out of updates, so that their tokens are neither in the loss's
-    denominator nor in the KL term. By default they are, as in TRL and verl.
+    ``reward=None`` uses the stage's ``rewards``. ``loss=None`` is PPO-clip with the ranges of the config.
+    ``drop_zero`` leaves rows without any advantage out of updates. By default their tokens count in the denominator of
+    the loss and in the KL term, as in TRL and verl.
     """
 
     collect: Collect = refill
@@ -76,7 +77,7 @@ MODULATORS: Mapping[str, Modulator] = {}
 
 
 def build(config: AlgorithmConfig) -> Algorithm:
-    """The functions that a config names. Raises ``ConfigError`` for a name that leads nowhere or to no function."""
+    """The functions that a config names. Raises ``ConfigError`` for an unknown name and for what is not a function."""
     return Algorithm(
         _function(config.collect, COLLECTS, "collect function"),
         _function(config.reward, REWARDS, "reward function"),
@@ -96,7 +97,7 @@ def _function(name: str, known: Mapping[str, T], what: str) -> T:
 
 
 def advantages_of(algorithm: Algorithm, decisions: Sequence[Decision]) -> Floats:
-    """Credit, then the modulators: one advantage per decision, (N,). Raises ``UserError`` for anything else."""
+    """Apply credit and modulators; returns one advantage per decision, (N,). Raises ``UserError`` for other results."""
     with calling("credit function"):
         given = algorithm.credit(decisions)
     advantages = _one_each("credit function", given, len(decisions))
@@ -113,5 +114,5 @@ def _one_each(what: str, given: object, count: int) -> Floats:
     except (TypeError, ValueError):
         found = np.empty(())
     if found.shape != (count,) or not np.isfinite(found).all():
-        raise UserError(f"the {what} gave {shown(given)}; expected {count} finite numbers, one per decision")
+        raise UserError(f"the {what} returned {shown(given)}; expected {count} finite numbers, one per decision")
     return found

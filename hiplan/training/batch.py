@@ -1,4 +1,4 @@
-"""From episodes to tensors: one row per role and episode, padded, with what the loss needs.
+"""Convert episodes to padded tensors: usually one row per role and episode, with masks, log-probabilities, advantages.
 
 Dimensions: B rows, T tokens.
 """
@@ -21,9 +21,9 @@ from hiplan.trace import Conversation, Episode, Role, Segment
 class Row:
     """One conversation as a training row; the four lists have one entry per token.
 
-    ``trained``: whether the token was sampled by the role and carries loss. ``logprobs``: as recorded at sampling.
-    ``advantages``: of the decision that the token belongs to. ``last``: the tokens of what the role would have read
-    next, for the value of a truncated episode; no part of the lists.
+    ``trained``: whether the role sampled the token and the token carries loss. ``logprobs``: in nats, as recorded at
+    sampling. ``advantages``: the advantage of the token's decision. ``last``: the tokens of the observation after the
+    last action, to bootstrap the value of a truncated episode; they are not in the lists.
     """
 
     ids: list[int]
@@ -34,10 +34,10 @@ class Row:
 
     @staticmethod
     def of(conversation: Conversation, advantages: Iterable[float] | None = None) -> list[Row]:
-        """The conversation's tokens as they were; nothing is encoded again. None after the last trained one.
+        """The rows of a conversation, from its recorded token ids up to the last trained token.
 
-        One row, and one more after each answer whose reasoning later turns did not see. ``advantages``: one per answer;
-        zeros without.
+        There is one row, plus one for each answer whose reasoning later turns did not see. ``advantages``: one per
+        answer; default: zeros.
         """
         given = iter(advantages) if advantages is not None else repeat(0.0)
         rows: list[Row] = []
@@ -54,7 +54,7 @@ class Row:
             if segment.dropped:
                 rows.append(Row(ids, trained, logprobs, credit))
                 ids = [*ids[: len(ids) - n], *segment.ids[segment.dropped :]]
-                trained = [False] * len(ids)  # what this row learns from, it has learned
+                trained = [False] * len(ids)  # the row before has the loss of these tokens
                 logprobs, credit = [0.0] * len(ids), [0.0] * len(ids)
         if any(trained):
             end = len(trained) - trained[::-1].index(True)
@@ -63,21 +63,21 @@ class Row:
 
     @property
     def informative(self) -> bool:
-        """Whether any of its tokens has an advantage."""
+        """Whether any token has a nonzero advantage."""
         return any(abs(a) > 1e-9 for a in self.advantages)
 
 
 def rows_of(
     episode: Episode, role: Role, advantages: Iterable[float] | None = None, last: Sequence[int] = ()
 ) -> list[Row]:
-    """The rows of all conversations with the role; ``advantages``: one per answer, ``last``: see ``Row``."""
+    """The rows of all conversations with the role. ``advantages``: one per answer. ``last``: see ``Row``."""
     given = iter(advantages) if advantages is not None else None
     rows = [row for conversation in episode.exchanges(role) for row in Row.of(conversation, given)]
     return [*rows[:-1], replace(rows[-1], last=tuple(last))] if rows and last else rows
 
 
 def last_observation(episode: Episode, prompts: Prompts, codec: ChatCodec) -> list[int]:
-    """The tokens that the executor would have read after the episode's last action; none where it did not act."""
+    """The tokens of the executor's prompt after the last action; empty if it did not act."""
     conversation = episode.conversations.get("executor")
     if not conversation or not conversation.segments or conversation.segments[-1].author != "assistant":
         return []
@@ -87,7 +87,10 @@ def last_observation(episode: Episode, prompts: Prompts, codec: ChatCodec) -> li
 
 @dataclass(frozen=True)
 class Batch:
-    """``ids`` (B, T) and, for each token but the first, (B, T - 1): mask, recorded log-probability, advantage."""
+    """Padded rows: ``ids`` and ``attention`` (B, T); ``mask``, ``logp_old`` and ``advantage`` (B, T - 1).
+
+    The latter three have an entry for each token but the first.
+    """
 
     ids: Tensor
     attention: Tensor
@@ -97,7 +100,7 @@ class Batch:
 
 
 def batches(rows: Sequence[Row], most_tokens: int, device: torch.device, pad: int = 0) -> Iterator[Batch]:
-    """Rows of similar length together, at most ``most_tokens`` padded tokens (or one row) in each."""
+    """Batches of rows with similar lengths, each with at most ``most_tokens`` padded tokens or a single row."""
     group: list[Row] = []
     for row in sorted(rows, key=lambda row: len(row.ids)):
         if group and (len(group) + 1) * len(row.ids) > most_tokens:
@@ -126,7 +129,7 @@ def _pad(rows: list[Row], device: torch.device, pad: int) -> Batch:
 
 
 def token_logprobs(model: torch.nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """Log-probability of each token but the first given those before it, (B, T - 1)."""
+    """Log-probability in nats of each token but the first, given the tokens before it, (B, T - 1)."""
     logits = model(input_ids=batch.ids[:, :-1], attention_mask=batch.attention[:, :-1], use_cache=False).logits
     logp = torch.log_softmax(logits.float() / temperature, dim=-1)
     return logp.gather(-1, batch.ids[:, 1:, None])[..., 0]

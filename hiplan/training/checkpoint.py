@@ -1,7 +1,7 @@
-"""Checkpoints that a kill cannot break: written beside, flushed to disk, then renamed into place.
+"""Atomic checkpoints: written to a temporary folder, flushed to disk, then renamed into place.
 
-safetensors for tensors and JSON for everything else, with a checksum of both. Equal states give equal bytes: nothing in
-them depends on the time of day.
+Tensors are stored as safetensors and everything else as JSON, with a checksum over both. Equal states give equal bytes;
+no timestamps are stored.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SUM = "sha256"
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write ``folder`` with ``state.safetensors`` and ``state.json`` in one step, replacing an older one.
+    """Write ``state.safetensors`` and ``state.json`` to ``folder`` atomically, replacing an older checkpoint.
 
-    Raises ``UserError`` where the disk is full or cannot be written to; an older checkpoint is still there then.
+    Raises ``UserError`` if the disk is full or not writable; an older checkpoint then remains.
     """
     beside = folder.with_name(f".{folder.name}.tmp")
     with saving(folder, SafetensorError):
@@ -41,17 +41,17 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
         (beside / "state.json").write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
         for file in beside.iterdir():
             flush(file)
-        if folder.exists():  # rename cannot replace a folder that holds files
-            (folder / "state.json").unlink(missing_ok=True)  # first, so that half of it does not pass for a checkpoint
+        if folder.exists():  # rename cannot replace a folder with files
+            (folder / "state.json").unlink(missing_ok=True)  # first, so that a partial folder is not a checkpoint
             shutil.rmtree(folder)
         os.replace(beside, folder)
         flush(folder.parent)
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``save_state`` wrote. Raises ``CheckpointError`` where it is damaged.
+    """Read what ``save_state`` wrote. Raises ``CheckpointError`` if it is damaged.
 
-    Older checkpoints have no checksum and are taken as they are.
+    Checkpoints of earlier versions have no checksum and are not verified.
     """
     try:
         state = read_object(folder / "state.json", wrong=CheckpointError)
@@ -61,13 +61,13 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise CheckpointError("its checksum does not match its content")
         return tensors, state
     except (OSError, CheckpointError) as error:
-        raise CheckpointError(f"{str(folder)!r} is not a whole checkpoint: {error}") from None
+        raise CheckpointError(f"{str(folder)!r} is not a complete checkpoint: {error}") from None
 
 
 def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint in a folder of numbered ones, and what it holds; ``None`` where there is none.
+    """Load the newest complete checkpoint in a folder of numbered ones: its path, tensors and state; ``None`` if empty.
 
-    A damaged one is passed over, with a warning, for the one before. Raises ``CheckpointError`` where all are damaged.
+    A damaged checkpoint is skipped with a warning. Raises ``CheckpointError`` if all are damaged.
     """
     damage: CheckpointError | None = None
     for path in sorted((p for p in folder.glob("[0-9]*") if (p / "state.json").is_file()), reverse=True):
@@ -77,12 +77,12 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] 
             damage = damage or error
             continue
         if damage:
-            _log.warning("%s; the run resumes from the one before, %r", clean(str(damage)), str(path))
+            _log.warning("%s; the run resumes from the checkpoint before, %r", clean(str(damage)), str(path))
         return path, tensors, state
     if damage:
         raise CheckpointError(
-            f"{damage}; there is no whole one before it, so restore it from a copy, or delete {str(folder)!r} to begin "
-            "the run again"
+            f"{damage}; there is no complete checkpoint before it; restore it from a copy, or delete {str(folder)!r} "
+            "to restart the run"
         )
     return None
 

@@ -1,7 +1,7 @@
-"""Collecting an iteration's episodes in groups: sample tasks, ask where plans come from, play.
+"""Collect the episodes of an iteration in groups: sample tasks, get the plans, play.
 
-A *collect function* decides what is played: ``refill`` repeats groups whose episodes all agree; turn limits that grow,
-branching and paired rollouts are functions like it.
+A *collect function* decides which groups are played. ``once`` plays the configured number; ``refill`` also replaces
+groups whose episodes all have the same rewards. Write your own for growing turn limits, branching or paired rollouts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hiplan.training.sources import PlanSource
 
 @dataclass(frozen=True)
 class Rollout:
-    """An episode of training. ``group``: episodes that share task and given plan; ``planned``: it had a planner."""
+    """A training episode. ``group``: the episodes with the same task and given plan. ``planned``: it had a planner."""
 
     episode: Episode
     group: int
@@ -30,11 +30,11 @@ class Rollout:
 
 
 class Collector:
-    """Plays groups of one iteration of ``stage``. ``seed`` fixes tasks, plans and sampling.
+    """Plays the groups of one iteration of ``stage``.
 
-    ``groups`` of ``size`` episodes are wanted, ``resample`` refills allowed. ``draw``: that many tasks.
-    ``informative``: the groups among rollouts from which a role that learns has something to learn. ``judge``: scores
-    first plans, where rewards need that.
+    ``seed`` determines tasks, plans and sampling. ``draw`` samples a number of tasks. ``informative`` returns the
+    groups in which the rewards of a trained role differ. ``judge`` scores first plans, if rewards need the score. From
+    the config: ``groups`` and their ``size``, and ``resample``, the most refills.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Collector:
         self._attempt = self._next = 0
 
     def play(self, groups: int, sampler: Sampler | None = None) -> list[Rollout]:
-        """Play so many more groups, fewer where the source has no plan for a task."""
+        """Play ``groups`` more groups, without those for whose task the plan source has no plan."""
         seed = derive_seed(*self._seed, self._attempt)
         rng = random.Random(seed)
         tasks = self._draw(rng, groups)
@@ -72,12 +72,15 @@ Collect = Callable[[Collector], list[Rollout]]
 
 
 def once(collector: Collector) -> list[Rollout]:
-    """As many groups as are wanted, whatever comes of them."""
+    """Play the configured number of groups."""
     return collector.play(collector.groups)
 
 
 def refill(collector: Collector) -> list[Rollout]:
-    """Groups whose episodes all have the same rewards teach nothing: play others, up to ``resample`` times (DAPO)."""
+    """Like ``once``, then play replacements for groups without reward variance, up to ``resample`` times.
+
+    This is dynamic sampling (DAPO, arXiv 2503.14476), except that groups without variance are kept.
+    """
     found = once(collector)
     for _ in range(collector.resample):
         missing = collector.groups - len(collector.informative(found))

@@ -1,4 +1,4 @@
-"""What a training run is: stages, and what they share. Pydantic, because it comes from files and options."""
+"""Training settings, per stage and for the whole run, as pydantic models because they come from files and options."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ PlanSourceName = Literal["self", "oracle", "hindsight", "filtered", "file", "non
 class Stage(BaseModel):
     """One stage of progressive training.
 
-    ``trains``: the roles that learn; the others are frozen. ``plans``: where the plans come from: the planner itself
-    (``self``), the environment's oracle, the ends of its own successful episodes (``hindsight``), its own plans that
-    the judge passes (``filtered``), a file, or ``none`` (ReAct). ``no_plan``: share of groups that run without a
-    plan while the executor learns. ``kl``: weight of the k3 anchor to the stage's start; with joint weights it
-    holds the frozen role too. ``env_steps``: end the stage once the whole run has taken so many.
+    ``trains``: the trained roles; the others are frozen. ``plans``: the source of plans: ``self`` (the planner),
+    ``oracle`` (the environment), ``hindsight`` (plans of the agent's own successful episodes), ``filtered`` (the
+    planner's plans that the judge passes), ``file``, or ``none`` (ReAct). ``no_plan``: share of groups without a plan
+    while the executor is trained. ``kl``: weight of the KL term (k3) to the weights at the start of the stage; with
+    joint weights it also covers the frozen role. ``env_steps``: end the stage when the run has taken this many
+    environment steps in total.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +55,7 @@ PLANNER_STAGE = Stage(
 JOINT_STAGE = Stage(name="joint", trains=("planner", "executor"), iterations=20, learning_rate=1e-3, no_plan=0.1)
 
 
-ALGORITHMS: Mapping[str, Mapping[str, Any]] = {  # those with a name
+ALGORITHMS: Mapping[str, Mapping[str, Any]] = {  # named algorithms
     "grpo": {},
     "rejection": {"reward": "success", "credit": "successes", "loss": "likelihood", "drop_zero": True},
 }
@@ -63,12 +64,12 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {  # those with a name
 class AlgorithmConfig(BaseModel):
     """The six functions of a training algorithm (``hiplan.training.Algorithm``) by name.
 
-    Each is one of hiplan's, ``module:function`` or ``file.py:function``. ``collect``: ``refill`` (up to ``resample``
-    times for groups whose episodes all have the same rewards) or ``once``. ``reward``: ``stage`` (the stage's
-    ``rewards``) or ``success``. ``credit``: ``grpo``, ``loo`` or ``successes``. ``modulators``: applied to the
-    advantages in order. ``loss``: ``clip`` (PPO-clip) or ``likelihood``. ``schedule``: ``in_turn``. ``drop_zero``:
-    leave decisions with advantage 0 out of updates. In place of a mapping, ``grpo`` and ``rejection``
-    (rejection-sampling fine-tuning) name a whole algorithm.
+    Each is a name listed here, ``module:function``, or ``file.py:function``. ``collect``: ``refill`` (replaces groups
+    without reward variance, up to ``resample`` times) or ``once``. ``reward``: ``stage`` (the stage's ``rewards``) or
+    ``success``. ``credit``: ``grpo``, ``loo`` or ``successes``. ``modulators``: applied to the advantages in order.
+    ``loss``: ``clip`` (PPO-clip) or ``likelihood``. ``schedule``: ``in_turn``. ``drop_zero``: leave rows without any
+    advantage out of updates. Instead of a mapping, the name ``grpo`` or ``rejection`` (rejection-sampling fine-tuning)
+    selects all six.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,25 +88,27 @@ class AlgorithmConfig(BaseModel):
         if not isinstance(value, str):
             return value
         if value not in ALGORITHMS:
-            raise ValueError(f"no algorithm is called {value!r}; expected one of {', '.join(ALGORITHMS)}, or a mapping")
+            raise ValueError(f"unknown algorithm {value!r}; expected one of {', '.join(ALGORITHMS)}, or a mapping")
         return ALGORITHMS[value]
 
 
 class TrainConfig(BaseModel):
-    """What all stages share.
+    """Settings shared by all stages.
 
-    ``groups`` x ``group_size`` episodes an iteration; ``resample``: times to refill groups whose episodes all agree.
-    ``updates``: optimizer steps an iteration. ``algorithm``: the functions that collect, reward, credit and update.
-    ``clip_low``, ``clip_high``, ``dual_clip``: PPO-clip. ``batch_tokens``: padded tokens in one forward pass.
-    ``betas``, ``weight_decay``: AdamW's.
-    ``plan_tokens``, ``action_tokens``: the most of one answer. ``turns``: actions per episode in training.
-    ``replan``: when the planner is asked again, in training and where a run measures; ``every_turn`` is AdaPlan as in
-    the paper, ``every_turn_told`` names a failed step as well (``hiplan.coordination.replan.REPLAN_POLICIES``).
-    ``matcher``: which steps an action serves (``hiplan.coordination.matching.MATCHERS``).
-    ``plan_file``: for stages whose plans come from a file. ``warm_start``: oracle demonstrations to imitate before the
-    first stage. ``gradient_checkpointing``: less memory in updates for a third more time.
-    ``plan_kl``: episodes of each iteration on which it is measured how much the executor's words depend on the plan.
-    ``shard``: split all weights and optimizer states over the processes (FSDP2); they then play all episodes in step.
+    Rollouts: ``groups`` x ``group_size`` episodes per iteration; ``resample``: the most refills of groups without
+    reward variance. ``temperature``: of sampling in training. ``plan_tokens``, ``action_tokens``: token limits of one
+    answer. ``turns``: the most actions per training episode. ``replan``: when to ask for a revision, in training and
+    evaluation (``hiplan.coordination.replan.REPLAN_POLICIES``); ``every_turn`` is AdaPlan as in the paper, and
+    ``every_turn_told`` also names a failed step. ``matcher``: which steps an action serves (``MATCHERS``).
+    ``plan_file``: the file for stages with ``plans: file``. ``warm_start``: the number of oracle demonstrations for
+    supervised learning before the first stage.
+
+    Updates: ``updates`` optimizer steps per iteration. ``algorithm``: the functions that collect, reward, credit and
+    update. ``clip_low``, ``clip_high``, ``dual_clip``: the ranges of PPO-clip. ``batch_tokens``: the most padded tokens
+    of one forward pass. ``betas``, ``weight_decay``: AdamW. ``gradient_clip``: the largest gradient norm.
+    ``gradient_checkpointing``: saves memory in updates, which then take about a third longer. ``plan_kl``: the number
+    of episodes per iteration for ``hiplan.training.plan_kl``. ``shard``: split weights and optimizer states over the
+    processes (FSDP2); every process then plays all episodes in lockstep.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,7 +141,7 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, value: Any) -> Any:
-        """Fields as version 0.1.0 wrote them: ``revise`` for ``replan``, ``estimator`` for ``algorithm``."""
+        """Accept the field names of version 0.1.0: ``revise`` for ``replan``, ``estimator`` for ``algorithm``."""
         if not isinstance(value, dict):
             return value
         known = dict(value)
@@ -150,5 +153,5 @@ class TrainConfig(BaseModel):
         return known
 
     def decoding(self, temperature: float | None = None) -> Decoding:
-        """How to sample within these limits; at the training temperature unless another is given."""
+        """Decoding with these token limits, at the training temperature unless another is given."""
         return Decoding(self.temperature if temperature is None else temperature, self.plan_tokens, self.action_tokens)

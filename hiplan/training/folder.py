@@ -1,4 +1,4 @@
-"""A run folder belongs to one process at a time: two that write to one would mix their rows and checkpoints."""
+"""Lock a run folder for one process: two processes that write to one folder would mix their rows and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hiplan.errors import ConfigError
 
 LOCK = ".lock"
 _log = logging.getLogger(__name__)
-_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
+_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems without locks
 
 
 class FolderLock:
-    """An exclusive lock on a folder, released when the object is collected or its process ends in any way.
+    """An exclusive lock on a folder, released when the object is garbage-collected or its process ends.
 
-    The kernel keeps it (``flock``), so a killed process leaves no lock behind. The file says which process has it.
+    The kernel holds the lock (``flock``), so a killed process leaves none behind. The lock file names the process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,13 +35,13 @@ class FolderLock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _UNSUPPORTED:
-                _log.warning("%r cannot be locked (%s); start only one process", str(path), error.strerror)
+                _log.warning("%r cannot be locked (%s); use it in one process only", str(path), error.strerror)
                 return
             owner = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
             release()
             raise ConfigError(
                 f"the run folder {str(folder)!r} is in use by {owner}; "
-                "wait until it ends, stop it, or use another folder"
+                "wait for it to end, stop it, or choose another folder"
             ) from None
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()} on {platform.node()}\n".encode())
@@ -51,9 +51,9 @@ _locks: weakref.WeakValueDictionary[Path, FolderLock] = weakref.WeakValueDiction
 
 
 def lock_folder(folder: Path) -> FolderLock:
-    """Lock a folder for this process while the result is kept; a second call in the process gives the same lock.
+    """Lock a folder for as long as the returned object exists; a second call in this process returns the same lock.
 
-    Raises ``ConfigError`` where another process has it, or where the folder cannot be written to.
+    Raises ``ConfigError`` if another process has the lock, or if the folder is not writable.
     """
     place = folder.resolve()
     lock = _locks.get(place)

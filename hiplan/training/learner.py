@@ -1,7 +1,7 @@
-"""What one role learns from its rows: the update of the policy gradient, with what anchors and measures it.
+"""Policy-gradient updates of one role from its rows, with an optional KL term and a measure of drift.
 
-Owns what belongs to a stage: the optimizers of the units of weights that learn, the weights at the stage's start, and
-copies of those to anchor to.
+The learner owns the state of a stage: the optimizers of the trained units of weights, the weights at the start of the
+stage, and reference models with those weights.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from hiplan.trace import ROLES, Episode, Role
 from hiplan.training.batch import Batch, Row, batches, rows_of, token_logprobs
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.losses import Loss, clipped_loss, k3
-from hiplan.training.processes import add_up, largest, my_batches, sum_gradients
+from hiplan.training.processes import local_batches, max_over_processes, sum_gradients, sum_over_processes
 
 
 class Learner:
-    """Updates the weights of ``model``; ``begin`` a stage first, or ``load`` one that was begun."""
+    """Updates the weights of ``model``; call ``begin`` for a new stage or ``load`` for a resumed one first."""
 
     def __init__(
         self, model: LocalModel, config: TrainConfig, accelerator: Accelerator, seed: int, loss: Loss | None = None
@@ -38,8 +38,8 @@ class Learner:
         self.optimizers: dict[str, torch.optim.AdamW] = {}  # by unit of weights
         self.start: dict[str, Tensor] = {}
         self._reference: dict[Role, nn.Module] = {}
-        self._dragged: tuple[Role, ...] = ()
-        self._moved: set[str] = set()  # units that have learned in this iteration
+        self._frozen_sharing: tuple[Role, ...] = ()
+        self._updated_units: set[str] = set()  # in this iteration
 
     def _clipped(self, logp: Tensor, logp_old: Tensor, advantage: Tensor, mask: Tensor, denominator: float) -> Tensor:
         low, high, dual = self.config.clip_low, self.config.clip_high, self.config.dual_clip
@@ -48,12 +48,12 @@ class Learner:
         )
 
     def begin(self, stage: Stage) -> None:
-        """Freeze the roles that do not learn; optimizer moments start anew in each stage."""
+        """Start a stage: freeze the other roles and create new optimizers."""
         self.start = {key: value.cpu() for key, value in self.model.weights.state().items()}
         self.set_up(stage)
 
     def set_up(self, stage: Stage) -> None:
-        """Optimizers of the units that learn, and copies of the weights at the stage's start where they are needed."""
+        """Create the optimizers of the trained units, and the reference models if the stage needs them."""
         self.stage, weights, config = stage, self.model.weights, self.config
         weights.train_only(stage.trains)
         self.optimizers = {
@@ -62,35 +62,35 @@ class Learner:
             )
             for unit in weights.config.trained(stage.trains)
         }
-        self._dragged = tuple(r for r in ROLES if r not in stage.trains and self._learning(r))
+        self._frozen_sharing = tuple(r for r in ROLES if r not in stage.trains and self._trained_units(r))
         self._reference = {}
-        watched = self._dragged if stage.kl or weights.mergeable else ()
-        if stage.kl or watched:
+        measured = self._frozen_sharing if stage.kl or weights.mergeable else ()
+        if stage.kl or measured:
             now = weights.state()
             weights.load_state(self.start)
-            anchored = stage.trains if stage.kl else ()
-            asked = {weights.units[role]: role for role in (*anchored, *watched)}  # joint roles are one
-            copies = {units: weights.snapshot(role) for units, role in asked.items()}
-            self._reference = {role: copies[weights.units[role]] for role in (*anchored, *watched)}
+            roles = (*(stage.trains if stage.kl else ()), *measured)
+            by_units = {weights.units[role]: role for role in roles}  # roles with joint weights share one reference
+            copies = {units: weights.snapshot(role) for units, role in by_units.items()}
+            self._reference = {role: copies[weights.units[role]] for role in roles}
             weights.load_state(now)
 
-    def _learning(self, role: Role) -> list[str]:
-        """The role's units that learn in this stage, be it for another role that shares them."""
+    def _trained_units(self, role: Role) -> list[str]:
+        """The role's units that are trained in this stage, including those trained for another role."""
         return [unit for unit in self.model.weights.units[role] if unit in self.optimizers]
 
-    def held(self, episodes: Sequence[Episode]) -> list[Row]:
-        """Rows of frozen roles that share the trained weights, for the anchor; they carry no advantage."""
+    def anchor_rows(self, episodes: Sequence[Episode]) -> list[Row]:
+        """Rows for the KL term of frozen roles that share trained weights; they have no advantage."""
         if not self.stage.kl:
             return []
-        held = [row for role in self._dragged for e in episodes for row in rows_of(e, role)]
-        return held[: self.config.group_size]
+        rows = [row for role in self._frozen_sharing for e in episodes for row in rows_of(e, role)]
+        return rows[: self.config.group_size]
 
     def drift(self, episodes: Sequence[Episode]) -> dict[str, Any]:
-        """How far joint weights have moved a frozen role since the stage began: k3 on its latest tokens."""
+        """How far shared weights have moved a frozen role since the start of the stage: k3 (nats) on recent tokens."""
         out: dict[str, Any] = {}
-        for role in [role for role in self._dragged if role in self._reference]:
-            held = [row for e in episodes for row in rows_of(e, role)]
-            rows = held[:: max(1, len(held) // 16)]
+        for role in [role for role in self._frozen_sharing if role in self._reference]:
+            recent = [row for e in episodes for row in rows_of(e, role)]
+            rows = recent[:: max(1, len(recent) // 16)]
             total, count = 0.0, 0
             with torch.no_grad(), self.model.weights.acting_as(role) as model:
                 for batch in batches(rows, self.config.batch_tokens, self.accelerator.device):
@@ -101,73 +101,74 @@ class Learner:
             out[f"drift_{role}"] = total / count if count else None
         return out
 
-    def update(self, role: Role, rows: Sequence[Row], held: Sequence[Row], iteration: int) -> dict[str, Any]:
-        """``config.updates`` optimizer steps over the rows, each on its share.
+    def update(self, role: Role, rows: Sequence[Row], anchor_rows: Sequence[Row], iteration: int) -> dict[str, Any]:
+        """Shuffle the rows, split them into ``config.updates`` parts, and take one optimizer step per part.
 
-        Rows without advantage count in the denominator. ``held`` rows contribute only the KL term. A share without any
-        gradient is no step: Adam would move by its moments alone.
+        Rows without advantage count in the denominator of the loss. ``anchor_rows`` contribute only the KL term. A part
+        without any gradient is skipped, because Adam would still move the weights by its moments. Returns metrics.
         """
         order = list(rows)
         random.Random(derive_seed(self.seed, "order", iteration, role)).shuffle(order)
-        config, units = self.config, self._learning(role)
-        parts = [part for k in range(config.updates) if (part := order[k :: config.updates]) and self._pulled(part)]
+        config, units = self.config, self._trained_units(role)
+        parts = [order[k :: config.updates] for k in range(config.updates)]
+        parts = [part for part in parts if self._with_gradient(part)]
         if not parts:
             return {}
         sums, gap, norm = dict.fromkeys(("loss", "kl"), 0.0), 0.0, 0.0
         parameters = [p for unit in units for p in self.model.weights.unit(unit).values()]
-        as_sampled = self._moved.isdisjoint(units)
+        as_sampled = self._updated_units.isdisjoint(units)
         with self.model.weights.acting_as(role) as model, self._saving_memory(model):
             for part in parts:
                 count = max(1, sum(sum(row.trained[1:]) for row in part))
                 for unit in units:
                     self.optimizers[unit].zero_grad()
-                for batch in self._share(self._pulled(part)):
+                for batch in self._local_batches(self._with_gradient(part)):
                     logp = token_logprobs(model, batch, config.temperature)
                     loss = self.loss(logp, batch.logp_old, batch.advantage, batch.mask, count)
                     if self.stage.kl:
-                        pull = self._pull(role, logp, batch, count)
-                        loss = loss + self.stage.kl * pull
-                        sums["kl"] += pull.item()
-                    if loss.requires_grad:  # if not, ``guarded`` says so
+                        kl = self._kl_term(role, logp, batch, count)
+                        loss = loss + self.stage.kl * kl
+                        sums["kl"] += kl.item()
+                    if loss.requires_grad:  # otherwise ``guarded`` raises below
                         self.accelerator.backward(loss)
                     sums["loss"] += loss.item()
                     if part is parts[0]:
                         gap = max(gap, ((logp.detach() - batch.logp_old).abs() * batch.mask).max().item())
-                for other in self._dragged if held else ():
-                    with self.model.weights.acting_as(other) as dragged:
-                        for batch in self._share(held):
-                            logp = token_logprobs(dragged, batch, config.temperature)
-                            self.accelerator.backward(self.stage.kl * self._pull(other, logp, batch, count))
-                if not self.model.weights.sharded:  # there the backward pass has summed them
+                for other in self._frozen_sharing if anchor_rows else ():
+                    with self.model.weights.acting_as(other) as frozen:
+                        for batch in self._local_batches(anchor_rows):
+                            logp = token_logprobs(frozen, batch, config.temperature)
+                            self.accelerator.backward(self.stage.kl * self._kl_term(other, logp, batch, count))
+                if not self.model.weights.sharded:  # with sharded weights the backward pass sums them
                     sum_gradients(parameters, self.accelerator)
                 norm += float(whole(self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)))
                 with self.model.weights.guarded(units):
                     for unit in units:
                         self.optimizers[unit].step()
         n = len(parts)
-        sums = add_up(sums, self.accelerator)
+        sums = sum_over_processes(sums, self.accelerator)
         means = {"loss": sums["loss"] / n, "gradient": norm / n}
         if self.stage.kl:
             means["kl"] = sums["kl"] / n
-        if as_sampled:  # else another role's update lies between the two log-probabilities
-            means["logp_gap"] = largest(gap, self.accelerator)
-        self._moved.update(units)
+        if as_sampled:  # otherwise another role's update has changed the weights since sampling
+            means["logp_gap"] = max_over_processes(gap, self.accelerator)
+        self._updated_units.update(units)
         return {f"{key}_{role}": value for key, value in means.items()}
 
-    def _pulled(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows that can have a gradient; without advantage the clipped loss has none."""
+    def _with_gradient(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that can have a gradient; the clipped loss has none for rows without advantage."""
         every = self.stage.kl or self.loss != self._clipped
         return [row for row in rows if every or row.informative]
 
     def rescored(self, role: Role, rows: Sequence[Row]) -> list[Row]:
-        """In half precision the rows with log-probabilities as training computes them: rounding in rollouts differs."""
+        """In half precision, replace recorded log-probabilities by recomputed ones: rollouts round differently."""
         dtype = self.model.weights.body(role).plain.get_input_embeddings().weight.dtype
         if dtype == torch.float32:
             return list(rows)
         out = []
         with torch.no_grad(), self.model.weights.acting_as(role) as model:
             for row in rows:
-                if not self._pulled([row]):
+                if not self._with_gradient([row]):
                     out.append(row)
                     continue
                 (batch,) = batches([row], len(row.ids), self.accelerator.device)
@@ -177,40 +178,40 @@ class Learner:
 
     @contextmanager
     def _saving_memory(self, model: Any) -> Iterator[None]:
-        """With ``gradient_checkpointing``, activations are computed again where the backward pass needs them."""
+        """Turn on gradient checkpointing, if configured: the backward pass recomputes the activations."""
         if not self.config.gradient_checkpointing:
             yield
             return
         model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()  # transformers does it in training mode alone
+        model.train()  # transformers checkpoints only in training mode
         try:
             yield
         finally:
             model.eval()
             model.gradient_checkpointing_disable()
 
-    def _share(self, rows: Sequence[Row]) -> list[Batch]:
-        """This process's batches of the rows."""
-        return my_batches(batches(rows, self.config.batch_tokens, self.accelerator.device), self.accelerator)
+    def _local_batches(self, rows: Sequence[Row]) -> list[Batch]:
+        """This process's share of the batches."""
+        return local_batches(batches(rows, self.config.batch_tokens, self.accelerator.device), self.accelerator)
 
-    def _pull(self, role: Role, logp: Tensor, batch: Batch, count: int) -> Tensor:
-        """The anchor's term: k3 to the role's weights at the stage's start, over ``count`` tokens."""
+    def _kl_term(self, role: Role, logp: Tensor, batch: Batch, count: int) -> Tensor:
+        """The KL term: k3 to the role's weights at the start of the stage, divided by ``count`` tokens."""
         with torch.no_grad():
-            anchor = token_logprobs(self._reference[role], batch, self.config.temperature)
-        return k3(logp, anchor, batch.mask, count)
+            reference = token_logprobs(self._reference[role], batch, self.config.temperature)
+        return k3(logp, reference, batch.mask, count)
 
-    # -- the record --------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------
 
     def next_iteration(self) -> None:
-        """Episodes were sampled anew: log-probabilities recorded in them are those of the weights as they are."""
-        self._moved.clear()
+        """Start an iteration, whose episodes were sampled from the current weights."""
+        self._updated_units.clear()
 
     def end(self) -> None:
-        """The stage is over."""
+        """End the stage."""
         self.optimizers = {}
 
     def state(self) -> dict[str, Tensor]:
-        """Weights, those at the stage's start, and the optimizers' moments."""
+        """The tensors of a checkpoint: the weights, those at the start of the stage, and the optimizers' moments."""
         tensors = {f"adapter.{key}": value for key, value in self.model.weights.state().items()}
         tensors |= {f"start.{key}": value for key, value in self.start.items()}
         for unit, optimizer in self.optimizers.items():
@@ -220,7 +221,7 @@ class Learner:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor], stage: Stage | None) -> None:
-        """What ``state`` gave; ``stage``: the one that is under way, if any."""
+        """Restore the tensors of ``state``; ``stage``: the unfinished stage, if any."""
         pick = {
             part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
             for part in ("adapter", "start", "optimizer")
@@ -236,6 +237,6 @@ class Learner:
             for key, value in pick["optimizer"].items():
                 owner, index, name = key.split(".")
                 if owner == unit:
-                    known = split_like(parameters[int(index)], value) if value.dim() else value  # no shape: a count
+                    known = split_like(parameters[int(index)], value) if value.dim() else value  # scalar: step count
                     moments.setdefault(int(index), {})[name] = known
             optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})

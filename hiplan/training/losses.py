@@ -1,6 +1,7 @@
 """Token-level policy losses as pure functions of tensors, all (B, T).
 
-PPO-clip as in PilotRL's public scripts (arXiv 2508.00344): asymmetric clip range (clip-higher), dual clip, token mean.
+PPO-clip (arXiv 1707.06347) as in PilotRL's public scripts (arXiv 2508.00344): asymmetric clip range (clip-higher, DAPO,
+arXiv 2503.14476), dual clip (arXiv 1912.09729), token mean.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def clipped_loss(
 ) -> Tensor:
     """``-min(rho * A, clip(rho, 1 - clip_low, 1 + clip_high) * A)``, ``rho = exp(logp - logp_old)``, token mean.
 
-    ``dual_clip``: with A < 0 the loss is at most ``-dual_clip * A``. ``mask``: tokens that carry loss.
-    ``denominator``: tokens to divide by, for batches cut into pieces; default: the mask's sum.
-    Masked tokens get no gradient, whatever their values.
+    ``dual_clip``: for A < 0 the loss of a token is at most ``-dual_clip * A``. ``mask``: True for tokens that carry
+    loss; all others get no gradient. ``denominator``: the number of tokens to divide by, for batches in several parts;
+    default: the sum of the mask.
     """
     ratio = torch.exp(torch.where(mask, logp - logp_old, 0.0))
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
@@ -47,9 +48,9 @@ def k3(logp: Tensor, logp_reference: Tensor, mask: Tensor, denominator: float | 
 
 
 def likelihood_loss(logp: Tensor, logp_old: Tensor, advantage: Tensor, mask: Tensor, denominator: float) -> Tensor:
-    """``-A * logp``, token mean: supervised learning where A is 1. ``logp_old`` is not used."""
+    """``-A * logp``, token mean: supervised learning on the tokens with A = 1. ``logp_old`` is not used."""
     return -torch.where(mask, advantage * logp, 0.0).sum() / denominator
 
 
 LOSSES: Mapping[str, Loss | None] = {"clip": None, "likelihood": likelihood_loss}
-"""Those that settings name; ``clip`` is ``clipped_loss`` with the ranges that settings give."""
+"""The names in settings; ``clip`` is ``clipped_loss`` with the ranges of the settings."""

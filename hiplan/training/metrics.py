@@ -1,4 +1,4 @@
-"""The run's record: ``metrics.jsonl`` (what must be the same in a resumed run) and ``times.jsonl`` (what cannot be)."""
+"""A run's logs: ``metrics.jsonl``, which a resumed run reproduces exactly, and ``times.jsonl`` with wall times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hiplan.files import append_line, read_text, write_text
 
 
 class _Row(BaseModel):
-    """What any row has. Strict: text that reads as a number is none."""
+    """The field of every row; strict, so that a string is never read as a number."""
 
     model_config = ConfigDict(strict=True)
 
@@ -23,7 +23,7 @@ class _Row(BaseModel):
 
 
 class _Train(_Row):
-    """What is read of a training iteration's row; it has more."""
+    """The fields of a training row that reports use."""
 
     stage: str = ""
     iteration: int = 0
@@ -31,7 +31,7 @@ class _Train(_Row):
 
 
 class _Eval(_Row):
-    """What is read of an evaluation's row; it has more."""
+    """The fields of an evaluation row that reports use."""
 
     stage: str
     panel: str
@@ -48,22 +48,22 @@ _KINDS: dict[str, type[_Row]] = {"train": _Train, "eval": _Eval}
 
 
 def check_row(row: object) -> None:
-    """Raises pydantic's ``ValidationError`` for what is no row, and where a report could not use it."""
+    """Raises pydantic's ``ValidationError`` if ``row`` is not a row that reports can use."""
     _KINDS.get(_Row.model_validate(row).kind, _Row).model_validate(row)
 
 
 class MetricsLog:
-    """Appends rows to two JSONL files; ``length`` counts the metric rows, so that a resume can cut back to it.
+    """Appends rows to the two JSONL files; ``length``: the number of metric rows to keep when a run resumes.
 
-    Rows are on disk when ``add`` returns, so before the checkpoint that counts them. Raises ``CheckpointError`` where
-    the file has fewer than ``length``.
+    ``add`` flushes to disk, so that all rows of a checkpoint are written before it. Raises ``CheckpointError`` if the
+    file has fewer than ``length`` rows.
     """
 
     def __init__(self, folder: Path | None, length: int = 0) -> None:
         self.rows: list[dict[str, Any]] = []
         self._metrics = folder / "metrics.jsonl" if folder else None
         self._times = folder / "times.jsonl" if folder else None
-        self._before = 0.0  # seconds that earlier processes of the run took
+        self._before = 0.0  # seconds that earlier processes of the run took, up to their last row
         self._began = time.perf_counter()
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +73,12 @@ class MetricsLog:
             _rewrite(self._metrics, lines[:length])
         if self._times:
             known = [(line, seconds) for line in _lines(self._times) if (seconds := _elapsed(line)) is not None]
-            _rewrite(self._times, [line for line, _ in known])  # a full disk or a kill leaves half a line
+            _rewrite(self._times, [line for line, _ in known])  # without a partial line of a killed process
             self._before = known[-1][1] if known else 0.0
 
     @property
     def elapsed(self) -> float:
-        """Seconds of all processes that have worked on the run, those lost to a kill included up to their last row."""
+        """Wall-clock seconds of the run over all its processes; a killed process counts up to its last row."""
         return self._before + time.perf_counter() - self._began
 
     @property
@@ -86,7 +86,7 @@ class MetricsLog:
         return len(self.rows)
 
     def add(self, row: dict[str, Any], **times: float) -> None:
-        """Record a row; ``times`` (seconds) go to the other file, with the seconds that the run took so far."""
+        """Append a metric row; ``times`` (seconds) go to ``times.jsonl`` with the elapsed seconds of the run."""
         row = {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
         self.rows.append(row)
         if self._metrics and self._times:
@@ -96,7 +96,7 @@ class MetricsLog:
 
 
 def _lines(path: Path) -> list[str]:
-    return read_text(path, "record", CheckpointError).splitlines() if path.exists() else []
+    return read_text(path, "log", CheckpointError).splitlines() if path.exists() else []
 
 
 def _rewrite(path: Path, lines: Sequence[str]) -> None:
@@ -106,7 +106,7 @@ def _rewrite(path: Path, lines: Sequence[str]) -> None:
 
 
 def _counted(path: Path, lines: Sequence[str], length: int) -> list[dict[str, Any]]:
-    """The rows that the checkpoint counts, all of which must be there."""
+    """The first ``length`` rows. Raises ``CheckpointError`` if there are fewer."""
     rows: list[dict[str, Any]] = []
     for line in lines[:length]:
         try:
@@ -124,7 +124,7 @@ def _counted(path: Path, lines: Sequence[str], length: int) -> list[dict[str, An
 
 
 def _elapsed(line: str) -> float | None:
-    """The seconds of a row of ``times.jsonl``; ``None`` for what is no such row."""
+    """The elapsed seconds in a row of ``times.jsonl``; ``None`` if the row is not valid."""
     try:
         return float(json.loads(line)["elapsed_s"])
     except (ValueError, TypeError, KeyError, RecursionError):

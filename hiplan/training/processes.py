@@ -1,8 +1,8 @@
-"""Several processes as one: each plays its share of the episodes and computes its share of each gradient.
+"""Data-parallel training: each process plays its share of the episodes and computes its share of each gradient.
 
-Every process holds all weights and learns of every episode, so statistics over groups are the same in all of them, and
-an update is that of one process with the same global batch, up to the order of sums. With one process nothing
-is sent. Start with ``accelerate launch``, or with ``torchrun`` where there is no GPU.
+Every process has all weights and receives all episodes, so statistics over groups are equal in all processes, and an
+update equals that of one process with the same global batch, up to the order of sums. A single process does not
+communicate. Start with ``accelerate launch``, or with ``torchrun`` on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from hiplan.training.config import TrainConfig
 
 
 def start(model: LocalModel, config: TrainConfig) -> Accelerator:
-    """The accelerator of this process, with the model on its device, and sharded where settings say so.
+    """Create this process's accelerator, move the model to its device, and shard the weights if configured.
 
-    Raises ``ConfigError`` for settings that these processes or weights cannot have.
+    Raises ``ConfigError`` if the settings do not fit the processes or the weights.
     """
     cpu = "LOCAL_RANK" in os.environ and not has_accelerator()  # otherwise every rank starts with world size 1
     accelerator = Accelerator(cpu=cpu)
     model.to(accelerator.device)
     if config.shard or accelerator.distributed_type is DistributedType.FSDP:
         if not is_initialized():
-            raise ConfigError("shard splits weights over several processes; start with accelerate launch, or use false")
+            raise ConfigError("shard needs several processes; start with accelerate launch, or set shard: false")
         if model.weights.config.quantize != "none":
-            raise ConfigError("a base in four bits cannot be sharded; use quantize: none, or shard: false")
+            raise ConfigError("a 4-bit base model cannot be sharded; set quantize: none, or shard: false")
         model.weights.shard(accelerator.device)
     if not model.weights.mergeable and any(stage.kl for stage in config.stages):
         raise ConfigError(
-            "kl needs a whole copy of the weights at the stage's start; use kl 0 with sharded or 4-bit weights"
+            "kl above 0 needs a full copy of the weights; set kl: 0 in all stages with sharded or 4-bit weights"
         )
     return accelerator
 
@@ -51,18 +51,18 @@ def start(model: LocalModel, config: TrainConfig) -> Accelerator:
 def play_together(
     jobs: Sequence[Job], play: Callable[[Sequence[Job]], list[Episode]], accelerator: Accelerator
 ) -> list[Episode]:
-    """All jobs' episodes in order: every n-th is played here, the others come from the other processes."""
+    """The episodes of all jobs, in order: each of n processes plays every n-th job, then they exchange the episodes."""
     count, rank = accelerator.num_processes, accelerator.process_index
     mine = play(jobs[rank::count])
     if count == 1:
         return mine
-    told: Iterator[str] = iter(gather_object([episode.to_json() for episode in mine]))  # in the order of ranks
-    found = {place: next(told) for other in range(count) for place in range(other, len(jobs), count)}
+    received: Iterator[str] = iter(gather_object([episode.to_json() for episode in mine]))  # in the order of ranks
+    found = {place: next(received) for other in range(count) for place in range(other, len(jobs), count)}
     return [Episode.from_json(found[place]) for place in range(len(jobs))]
 
 
-def asked_once(judge: Judge, accelerator: Accelerator) -> Judge:
-    """The judge, asked by the first process alone: another's scores might differ, and advantages with them."""
+def judge_on_main_process(judge: Judge, accelerator: Accelerator) -> Judge:
+    """The judge, called in the main process only, so that all processes use the same scores."""
     if accelerator.num_processes == 1:
         return judge
 
@@ -74,8 +74,8 @@ def asked_once(judge: Judge, accelerator: Accelerator) -> Judge:
     return ask
 
 
-def my_batches(all_batches: Iterable[Batch], accelerator: Accelerator) -> list[Batch]:
-    """This process's share; where it has one less, one without weight, because sharded models compute in step."""
+def local_batches(all_batches: Iterable[Batch], accelerator: Accelerator) -> list[Batch]:
+    """This process's share of the batches, padded with fully masked ones to equal numbers for sharded models."""
     known = list(all_batches)
     count = accelerator.num_processes
     if missing := -len(known) % count:
@@ -85,7 +85,7 @@ def my_batches(all_batches: Iterable[Batch], accelerator: Accelerator) -> list[B
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
-    """Add up the processes' gradients, in one message."""
+    """Sum the gradients over the processes, in one message."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if accelerator.num_processes == 1 or not gradients:
         return
@@ -94,14 +94,14 @@ def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) 
         gradient.copy_(part.view_as(gradient))
 
 
-def add_up(figures: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
-    """Sums of figures over the processes."""
+def sum_over_processes(figures: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    """Each number summed over the processes."""
     if accelerator.num_processes == 1:
         return figures
     values = torch.tensor(list(figures.values()), dtype=torch.float64, device=accelerator.device)
     return dict(zip(figures, accelerator.reduce(values, reduction="sum").tolist(), strict=True))
 
 
-def largest(figure: float, accelerator: Accelerator) -> float:
-    """The largest of a figure over the processes."""
+def max_over_processes(figure: float, accelerator: Accelerator) -> float:
+    """The maximum of a number over the processes."""
     return float(accelerator.gather(torch.tensor([figure], device=accelerator.device)).max())

@@ -1,7 +1,7 @@
-"""What each role is rewarded for: sums of terms whose weights a stage sets.
+"""The stage rewards: for each role a weighted sum of terms, one number per episode.
 
-The terms are those of PilotRL's three stages (arXiv 2508.00344, section 4); the paper's own weights are not public, so
-the defaults are hiplan's. One number per episode and role.
+The terms are those of PilotRL's three stages (arXiv 2508.00344, section 4). The paper's weights are not public; the
+defaults are hiplan's.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ Guard = Literal["none", "success", "plan", "either"]
 
 
 class RewardWeights(BaseModel):
-    """Weight of each term; every term lies in [0, 1].
+    """The weight of each reward term.
 
-    ``outcome``: the environment's reward (both roles). ``format``: share of the role's texts that could be used.
-    ``adherence``: share of actions on plan, ``coverage``: share of the plan's steps that were done (executor).
-    ``quality``: the judge's mean score of the first plan, scaled to [0, 1] (planner).
-    ``guard``: when adherence and coverage count, so that obeying bad plans does not pay: in episodes that succeed
-    (``success``), with a first plan that the judge passes (``plan``), in either case, or always (``none``). Revisions
-    are not judged again; where the environment cannot judge, no plan passes.
+    Both roles: ``outcome``, the environment's total reward; ``format``, the share of the role's texts that could be
+    used. Executor: ``adherence``, the share of actions on plan; ``coverage``, the share of done steps of the last plan.
+    Planner: ``quality``, the judge's mean score of the first plan. All terms are in [0, 1], ``outcome`` if the
+    environment's reward is.
+
+    ``guard`` decides when adherence and coverage count, so that following a bad plan is not rewarded: if the episode
+    succeeds (``success``), if the judge passes the first plan (``plan``), in either case (``either``), or always
+    (``none``). Revisions are not judged. No plan passes if the judge cannot score it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +45,7 @@ class RewardWeights(BaseModel):
 
 
 def role_reward(episode: Episode, role: Role, weights: RewardWeights) -> float:
-    """The role's reward for the episode; the judge's score of the first plan is in the record, where it is needed."""
+    """The role's reward for the episode; reads the judge's score of the first plan from the record."""
     total = weights.outcome * episode.reward + weights.format * format_share(episode, role)
     if role == "executor" and (weights.adherence or weights.coverage) and _worth_following(episode, weights):
         found = scores(episode)
@@ -69,7 +71,7 @@ def _worth_following(episode: Episode, weights: RewardWeights) -> bool:
 
 
 def format_share(episode: Episode, role: Role) -> float:
-    """Share of the role's texts that parsed; for the executor, of actions the environment did not refuse."""
+    """The share of the planner's texts that parsed, or of the executor's actions that were not refused."""
     if role == "executor":
         return sum(not turn.refused for turn in episode.turns) / max(1, len(episode.turns))
     conversations = episode.exchanges("planner")

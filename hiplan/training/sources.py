@@ -1,6 +1,6 @@
-"""Where given plans come from. A source turns tasks into planners, ``None`` for a task it has no plan for.
+"""Plan sources. A source returns a planner for each task, or ``None`` if it has no plan for the task.
 
-The episodes of a group share the task *and* the given plan: otherwise luck with the plan would become the
+All episodes of a group share the task and the given plan. Otherwise differences between plans would count as the
 executor's advantage.
 """
 
@@ -28,8 +28,8 @@ from hiplan.training.config import PlanSourceName, TrainConfig
 PlanSource = Callable[[Sequence[Task], int], list[PlannerProtocol | None]]
 
 
-def of_stage(name: PlanSourceName, sampler: Sampler, judge: Judge, filed: PlanSource | None) -> PlanSource:
-    """The source that a stage names; ``filed``: that of the run's plan file."""
+def stage_source(name: PlanSourceName, sampler: Sampler, judge: Judge, plan_file: PlanSource | None) -> PlanSource:
+    """The source with the name in a stage's ``plans``; ``plan_file``: the source of the run's plan file."""
     match name:
         case "self":
             return always(sampler.planner)
@@ -42,20 +42,23 @@ def of_stage(name: PlanSourceName, sampler: Sampler, judge: Judge, filed: PlanSo
         case "filtered":
             return filtered(sampler, judge)
         case "file":
-            assert filed is not None
-            return filed
+            assert plan_file is not None
+            return plan_file
 
 
-def plan_file(config: TrainConfig, stage: int) -> tuple[PlanSource | None, list[Task]]:
-    """The plan file's source and tasks, where a stage from ``stage`` on needs them. Raises ``ConfigError``."""
-    filed = [one.name for one in config.stages[stage:] if one.plans == "file"]
-    if filed and not config.plan_file:
-        raise ConfigError(f"the stage {filed[0]!r} takes its plans from a plan file; give one as plan_file")
-    return from_file(Path(config.plan_file)) if filed and config.plan_file else (None, [])
+def load_plan_file(config: TrainConfig, stage: int) -> tuple[PlanSource | None, list[Task]]:
+    """The plan file's source and tasks, if ``stage`` or a later one needs them.
+
+    Raises ``ConfigError`` if there is no such file or it cannot be used.
+    """
+    needed = [one.name for one in config.stages[stage:] if one.plans == "file"]
+    if needed and not config.plan_file:
+        raise ConfigError(f"the stage {needed[0]!r} takes its plans from a file; set train.plan_file")
+    return from_file(Path(config.plan_file)) if needed and config.plan_file else (None, [])
 
 
 def demonstrations(suite: TaskSuite, sampler: Sampler, count: int, seed: int) -> list[Episode]:
-    """The oracle's play of so many tasks, written as the model would. Raises ``ConfigError`` where it solves none."""
+    """Oracle demonstrations of ``count`` training tasks. Raises ``ConfigError`` if the oracle solves none of them."""
     from hiplan.training.warmstart import oracle_demonstrations  # trl takes seconds to import
 
     rng = random.Random(derive_seed(seed, "warm start"))
@@ -68,23 +71,24 @@ def always(planner: PlannerProtocol) -> PlanSource:
 
 
 def hindsight(sampler: Sampler, tries: int = 4) -> PlanSource:
-    """The plan that led through a successful episode of the agent's own (see ``whole_plan``); never revised."""
+    """The plan of a successful episode of the agent itself, of ``tries`` per task (``merged_plan``); never revised."""
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
-        episodes = _tried(sampler, tasks, seed, "hindsight", tries)
+        episodes = _attempts(sampler, tasks, seed, "hindsight", tries)
         plans: list[PlannerProtocol | None] = []
         for i in range(len(tasks)):
-            won = [whole_plan(e) for e in episodes[i * tries : (i + 1) * tries] if e.success]
+            won = [merged_plan(e) for e in episodes[i * tries : (i + 1) * tries] if e.success]
             plans.append(next((FixedPlanner(plan) for plan in won if plan is not None), None))
         return plans
 
     return source
 
 
-def whole_plan(episode: Episode) -> Plan | None:
-    """One plan for the whole episode: a revision holds only what was left, so the steps served before it come first.
+def merged_plan(episode: Episode) -> Plan | None:
+    """One plan for the whole episode: the served steps of earlier plans, followed by the last plan.
 
-    Steps that failed are left out; a step depends on those before it alone.
+    A revision contains only the remaining steps. Failed steps are left out, and dependencies on steps that are not
+    earlier in the plan are removed.
     """
     if episode.plan is None:
         return None
@@ -99,11 +103,11 @@ def whole_plan(episode: Episode) -> Plan | None:
 
 
 def filtered(sampler: Sampler, judge: Judge, tries: int = 4) -> PlanSource:
-    """The agent's own first plans, kept only if the judge passes them (PilotRL's filter); never revised."""
-    unacted = replace(sampler, limits=Limits(turns=0))
+    """The agent's own first plan that the judge passes (PilotRL's filter), of ``tries`` per task; never revised."""
+    planning_only = replace(sampler, limits=Limits(turns=0))
 
     def source(tasks: Sequence[Task], seed: int) -> list[PlannerProtocol | None]:
-        episodes = _tried(unacted, tasks, seed, "filter", tries)
+        episodes = _attempts(planning_only, tasks, seed, "filter", tries)
         scores = judge([Submission(e.task, e.observation, e.plan) for e in episodes])
         passed = [isinstance(score, PlanScore) and score.passes for score in scores]
         plans: list[PlannerProtocol | None] = []
@@ -115,8 +119,8 @@ def filtered(sampler: Sampler, judge: Judge, tries: int = 4) -> PlanSource:
     return source
 
 
-def _tried(sampler: Sampler, tasks: Sequence[Task], seed: int, name: str, tries: int) -> list[Episode]:
-    """``tries`` episodes of the agent itself per task, task by task."""
+def _attempts(sampler: Sampler, tasks: Sequence[Task], seed: int, name: str, tries: int) -> list[Episode]:
+    """``tries`` episodes of the agent per task, grouped by task."""
     planner, executor = sampler.planner, sampler.executor
     return sampler.run(
         [Job(t, planner, executor, derive_seed(seed, name, t.id, k)) for t in tasks for k in range(tries)]
@@ -133,9 +137,9 @@ class PlanFileLine(BaseModel):
 
 
 def from_file(path: Path) -> tuple[PlanSource, list[Task]]:
-    """Plans from a JSONL file of ``{"task": {"env": ..., "params": {...}}, "plan": "1. ..."}``, and its tasks.
+    """The plans and tasks of a JSONL file with lines ``{"task": {"env": ..., "params": {...}}, "plan": "1. ..."}``.
 
-    Raises ``ConfigError`` that names the line.
+    Raises ``ConfigError`` if the file cannot be read; for an invalid line, the message has its number.
     """
     plans: dict[str, FixedPlanner] = {}
     tasks: list[Task] = []
@@ -158,7 +162,7 @@ def from_file(path: Path) -> tuple[PlanSource, list[Task]]:
             raise ConfigError(_unusable(path, number, str(error))) from None
         tasks.append(entry.task)
     if not tasks:
-        raise ConfigError(f"the plan file {str(path)!r} is empty")
+        raise ConfigError(f"the plan file {str(path)!r} is empty; expected one task and plan per line")
     return lambda asked, seed: [plans.get(task.id) for task in asked], tasks
 
 

@@ -1,4 +1,4 @@
-"""Where a run is, and its checkpoints: weights, optimizers and cursor, saved in one step and restored bit for bit."""
+"""The state of a run (cursor, weights, optimizers), saved atomically and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from hiplan.training.learner import Learner
 
 @dataclass
 class Cursor:
-    """Where the run is: the next iteration of a stage, environment steps so far, and whether warmed up."""
+    """The position of a run.
+
+    ``stage`` and ``iteration``: the next iteration. ``total``: iterations of all stages so far. ``env_steps``:
+    environment steps so far. ``warm``: whether the warm start is done.
+    """
 
     stage: NonNegativeInt = 0
     iteration: NonNegativeInt = 0
@@ -29,7 +33,7 @@ class Cursor:
 
 
 class _State(BaseModel):
-    """What ``state.json`` says of the run."""
+    """The content of ``state.json``."""
 
     seed: int
     metrics: NonNegativeInt
@@ -37,7 +41,7 @@ class _State(BaseModel):
 
 
 def save(folder: Path, cursor: Cursor, learner: Learner, rows: int, seed: int, accelerator: Accelerator) -> None:
-    """Write a checkpoint; the first process does, the others wait. ``rows``: of metrics so far."""
+    """Write a checkpoint in the main process while the others wait. ``rows``: the number of metric rows so far."""
     tensors = learner.state()
     if accelerator.is_main_process:
         state = {"cursor": vars(cursor), "metrics": rows, "seed": seed}
@@ -49,16 +53,21 @@ def save(folder: Path, cursor: Cursor, learner: Learner, rows: int, seed: int, a
 def restore(
     found: Path, tensors: dict[str, Tensor], state: dict[str, Any], learner: Learner, config: TrainConfig, seed: int
 ) -> tuple[Cursor, int]:
-    """Load a checkpoint into the learner; the cursor and the metric rows then. Raises ``CheckpointError``."""
+    """Load a checkpoint into the learner; returns the cursor and the number of metric rows.
+
+    Raises ``CheckpointError`` if it has no valid state or was written with another seed.
+    """
     try:
         known = _State.model_validate(state)
     except ValidationError as error:
         why = problem(error)
         raise CheckpointError(f"{str(found)!r} does not hold the state of a run ({why}); delete it") from None
     if known.seed != seed:
-        raise CheckpointError(f"{str(found)!r} was made with seed {known.seed}, not {seed}")
+        raise CheckpointError(f"{str(found)!r} was written with seed {known.seed}, not {seed}; resume with that seed")
     cursor, stages = known.cursor, len(config.stages)
     if cursor.stage > stages or (cursor.stage == stages and cursor.iteration > 0):
-        raise CheckpointError(f"{str(found)!r} was saved in stage {cursor.stage}, but the run has {stages} stages")
+        raise CheckpointError(
+            f"{str(found)!r} was written in stage {cursor.stage}, but the run has {stages} stages; restore its config"
+        )
     learner.load(tensors, config.stages[cursor.stage] if cursor.iteration > 0 else None)
     return cursor, known.metrics

@@ -1,13 +1,13 @@
 """Progressive training of planner and executor: PilotRL's three stages (arXiv 2508.00344, section 4).
 
-    for each stage:    freeze the other role, choose where plans come from and what is rewarded
+    for each stage:    freeze the other role, select the plan source and the rewards
       for each iteration:    collect -> reward -> credit -> update
 
-Role-wise GRPO by default: each role has its own rewards, groups and statistics, and a role that does not learn in a
-stage carries no loss. Deviations from the public scripts: the stage rewards' weights (not public), clip-higher by
-default, and statistics per role instead of per episode.
+The default is role-wise GRPO: each role has its own rewards, groups and statistics, and a frozen role carries no loss.
+Deviations from the public scripts: the weights of the stage rewards, which are not public; clip-higher by default; and
+statistics per role instead of per episode.
 
-All randomness is derived from (seed, stage, iteration, group, episode), so a checkpoint needs no generator states and a
+All seeds are derived from (seed, stage, iteration, group, episode). So a checkpoint needs no generator states, and a
 resumed run is bit-identical at the same number of threads.
 """
 
@@ -28,20 +28,21 @@ from hiplan.coordination.matching import MATCHERS
 from hiplan.coordination.replan import REPLAN_POLICIES
 from hiplan.envs import TaskSuite, suite
 from hiplan.errors import ConfigError
-from hiplan.loading import played_by
+from hiplan.loading import sampler_facts
 from hiplan.models.local import LocalModel
 from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import save_stage
 from hiplan.sampler import Sampler
 from hiplan.task import Task
 from hiplan.trace import Episode, Role
-from hiplan.training import checkpoint, processes, record, sources, state
+from hiplan.training import checkpoint, processes, sources, state
 from hiplan.training.algorithm import Algorithm, Reward, advantages_of, build
-from hiplan.training.allot import decisions_of
 from hiplan.training.collect import Collector, Rollout
 from hiplan.training.config import Stage, TrainConfig
 from hiplan.training.credit import Decision, informative
+from hiplan.training.decisions import decisions_of
 from hiplan.training.folder import lock_folder
+from hiplan.training.iteration_metrics import episode_rewards, plan_kl_episodes, rollout_metrics
 from hiplan.training.learner import Learner
 from hiplan.training.metrics import MetricsLog
 from hiplan.training.plan_kl import plan_kl
@@ -53,18 +54,18 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 class ProgressiveTrainer:
-    """Trains a model's roles stage by stage.
+    """Trains the planner and the executor of a model stage by stage.
 
-    ``model``: loaded, or the name of a shipped one or a folder (then ``weights`` says what the roles share). ``env``:
-    an embedded suite of tasks by name, a ``TaskSuite``, or ``file.py:name``. ``stages``, ``rewards``, ``algorithm``,
-    ``replan`` and ``matcher`` override what ``config`` says; ``rewards`` is a function of episode and role, for all
-    stages. ``judge`` scores first plans where rewards or plan sources need it; default: the rules.
+    ``model``: a loaded model, or the name of a shipped model or a folder, for which ``weights`` selects what the roles
+    share. ``env``: an embedded suite by name, a ``TaskSuite``, or ``file.py:name``. ``stages``, ``algorithm``,
+    ``replan`` and ``matcher`` override the config. ``rewards``: a function of episode and role that replaces the
+    rewards of all stages. ``judge`` scores first plans if rewards or plan sources need it; default: the rules.
 
-    ``output_dir`` gets metrics, checkpoints, and each finished stage in ``stages/``; ``resume`` continues there.
-    ``on_iteration`` is called with each training iteration's metrics, ``on_stage_end`` after each stage. ``about``:
-    facts to keep with each stage.
+    ``output_dir`` receives metrics, checkpoints, and each finished stage in ``stages/``; with ``resume``, training
+    continues there. ``checkpoint_every`` is in iterations. ``on_iteration`` is called with the metrics of each
+    iteration, ``on_stage_end`` after each stage. ``about``: facts to store with each stage.
 
-    Raises ``ConfigError`` for settings that cannot be used, ``CheckpointError`` for a checkpoint that cannot be.
+    Raises ``ConfigError`` if settings cannot be used, and ``CheckpointError`` if a checkpoint cannot be resumed.
     """
 
     def __init__(
@@ -91,35 +92,38 @@ class ProgressiveTrainer:
             Limits(turns=self.config.turns), matcher or MATCHERS[self.config.matcher],
             None if self.model.weights.sharded else partial(processes.play_together, accelerator=self.accelerator),
         )  # fmt: skip
-        self.judge = processes.asked_once(judge or rules_judge(self.suite.make_env), self.accelerator)
+        self.judge = processes.judge_on_main_process(judge or rules_judge(self.suite.make_env), self.accelerator)
         self.learner = Learner(self.model, self.config, self.accelerator, seed, self.algorithm.loss)
         self._lock = lock_folder(self.folder) if self.folder and self.accelerator.is_main_process else None
         found = checkpoint.load_latest(self.folder / "checkpoints") if self.folder else None
         if found and not resume:
             raise ConfigError(
-                f"{str(self.folder)!r} already holds a run; continue it with resume, or choose another folder"
+                f"{str(self.folder)!r} already holds a run; continue it with resume=True, or choose another folder"
             )
         self.cursor, length = state.restore(*found, self.learner, self.config, seed) if found else (Cursor(), 0)
         self.metrics = MetricsLog(self.folder if self.accelerator.is_main_process else None, length)
         self.resumed = found is not None
-        self._filed = sources.plan_file(self.config, self.cursor.stage)
+        self._plan_file = sources.load_plan_file(self.config, self.cursor.stage)
         self.demonstrations: list[Episode] = []
         if self.config.warm_start and not self.cursor.warm:
             if self.accelerator.num_processes > 1:
-                raise ConfigError("warm_start runs in one process; start the run there, stop it after that, and resume")
+                raise ConfigError(
+                    "warm_start runs in one process only; start the run in one process, stop it after the warm start, "
+                    "and resume it in several"
+                )
             self.demonstrations = sources.demonstrations(self.suite, self.sampler, self.config.warm_start, seed)
 
     # -- the algorithm -----------------------------------------------------------------------
 
     def train(self) -> None:
-        """Run all stages from where the run is, after an optional warm start."""
+        """Run the optional warm start and all remaining stages."""
         if self.demonstrations:
             self._warm_start()
         while self.cursor.stage < len(self.config.stages):
             stage = self.config.stages[self.cursor.stage]
             if self.cursor.iteration == 0:
                 self.learner.begin(stage)
-            while self.cursor.iteration < stage.iterations and not self._spent(stage):
+            while self.cursor.iteration < stage.iterations and not self._budget_spent(stage):
                 self._iterate(stage)
                 self.cursor.iteration += 1
                 self.cursor.total += 1
@@ -127,7 +131,7 @@ class ProgressiveTrainer:
                     self.save()
             self.cursor.stage, self.cursor.iteration = self.cursor.stage + 1, 0
             self.learner.end()
-            self._keep(stage)
+            self._save_stage(stage)
             if self.on_stage_end:
                 self.on_stage_end(stage)
             self.save()
@@ -138,13 +142,13 @@ class ProgressiveTrainer:
         self.cursor.env_steps += sum(len(rollout.episode.turns) for rollout in rollouts)
         collected = time.perf_counter()
         row: dict[str, Any] = {"kind": "train", "stage": stage.name, "iteration": self.cursor.total}
-        row |= record.of_rollouts(rollouts) | {"env_steps": self.cursor.env_steps} | self._plan_kl(rollouts)
+        row |= rollout_metrics(rollouts) | {"env_steps": self.cursor.env_steps} | self._plan_kl(rollouts)
         decisions = self._decisions(stage, rollouts)
         advantages = advantages_of(self.algorithm, decisions)
         zero = self.algorithm.drop_zero
         updates = RoleUpdates(self.learner, stage, rollouts, decisions, advantages, self.cursor.total, zero)
         self.algorithm.schedule(updates)
-        row |= updates.figures() | self.learner.drift([rollout.episode for rollout in rollouts])
+        row |= updates.metrics() | self.learner.drift([rollout.episode for rollout in rollouts])
         self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)
         if self.on_iteration:
             self.on_iteration(row)
@@ -152,19 +156,20 @@ class ProgressiveTrainer:
     # -- collect and reward ------------------------------------------------------------------
 
     def _collector(self, stage: Stage) -> Collector:
-        def useful(rollouts: Sequence[Rollout]) -> set[int]:
+        def informative_groups(rollouts: Sequence[Rollout]) -> set[int]:
             decisions = self._decisions(stage, rollouts)
-            return {group for role in stage.trains for group in informative(*record.rewards(decisions, role))}
+            return {group for role in stage.trains for group in informative(*episode_rewards(decisions, role))}
 
         def draw(rng: random.Random, count: int) -> Sequence[Task]:
             if stage.plans == "file":
-                return rng.choices(self._filed[1], k=count)
+                return rng.choices(self._plan_file[1], k=count)
             return [self.suite.draw(rng) for _ in range(count)]
 
         judged = self.algorithm.reward is None and any(stage.rewards.judged(role) for role in stage.trains)
-        source = sources.of_stage(stage.plans, self.sampler, self.judge, self._filed[0])
+        source = sources.stage_source(stage.plans, self.sampler, self.judge, self._plan_file[0])
         seed = (self.seed, self.cursor.stage, self.cursor.iteration)
-        return Collector(self.sampler, stage, source, draw, seed, self.config, useful, self.judge if judged else None)
+        judge = self.judge if judged else None
+        return Collector(self.sampler, stage, source, draw, seed, self.config, informative_groups, judge)
 
     def _decisions(self, stage: Stage, rollouts: Sequence[Rollout]) -> list[Decision]:
         def of_stage(episode: Episode, role: Role) -> float:
@@ -173,11 +178,11 @@ class ProgressiveTrainer:
         return decisions_of(rollouts, stage.trains, self.algorithm.reward or of_stage)
 
     def _plan_kl(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-        some = record.for_plan_kl(rollouts, self.config.plan_kl)
+        some = plan_kl_episodes(rollouts, self.config.plan_kl)
         return {"plan_kl": plan_kl(self.model, some, self.config.temperature)} if some else {}
 
     def _warm_start(self) -> None:
-        """Supervised learning from the oracle's play, both roles."""
+        """Supervised learning of both roles from oracle demonstrations."""
         from hiplan.training.warmstart import warm_start  # trl takes seconds to import
 
         began = time.perf_counter()
@@ -187,17 +192,17 @@ class ProgressiveTrainer:
         self.cursor.warm, self.demonstrations = True, []
         self.save()
 
-    def _spent(self, stage: Stage) -> bool:
+    def _budget_spent(self, stage: Stage) -> bool:
         return stage.env_steps is not None and self.cursor.env_steps >= stage.env_steps
 
-    def _keep(self, stage: Stage) -> None:
-        """Write the finished stage, with what playing it as in training takes."""
+    def _save_stage(self, stage: Stage) -> None:
+        """Write the stage folder, with the settings that ``load_agent`` needs."""
         if self.folder is not None:
-            about = {"stage": stage.name, "seed": self.seed} | played_by(self.sampler) | self.about
+            about = {"stage": stage.name, "seed": self.seed} | sampler_facts(self.sampler) | self.about
             save_stage(self.model, self.folder / "stages" / stage.name, about, self.accelerator.is_main_process)
 
     def save(self) -> None:
-        """Write a checkpoint of the run as it is."""
+        """Write a checkpoint of the current state."""
         if self.folder is not None:
             folder, rows = self.folder / "checkpoints", self.metrics.length
             state.save(folder, self.cursor, self.learner, rows, self.seed, self.accelerator)

@@ -1,4 +1,4 @@
-"""What a schedule updates: the rows of each role that learns, from an iteration's decisions and their advantages."""
+"""The updates of one iteration: builds each trained role's rows from decisions and advantages, for the schedule."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from hiplan.trace import Role
-from hiplan.training import record
 from hiplan.training.batch import Row, last_observation, rows_of
 from hiplan.training.collect import Rollout
 from hiplan.training.config import Stage
 from hiplan.training.credit import Decision, Floats
+from hiplan.training.iteration_metrics import role_metrics
 from hiplan.training.learner import Learner
 
 
 class RoleUpdates:
-    """The updates of one iteration; ``update`` a role as often and in whatever order a schedule wants.
+    """The argument of a schedule, which may call ``update`` for any role, in any order, any number of times.
 
-    ``decisions`` and ``advantages`` (N,) are of the roles that learn in the stage. ``drop_zero``: see ``Algorithm``.
+    ``decisions`` and ``advantages`` (N,) are those of the trained roles. ``drop_zero``: see ``Algorithm``.
     """
 
     def __init__(
@@ -27,22 +27,22 @@ class RoleUpdates:
         self.roles, self.decisions, self.advantages = stage.trains, decisions, advantages
         self._learner, self._iteration, self._drop_zero = learner, iteration, drop_zero
         self._episodes = [rollout.episode for rollout in rollouts]
-        self._figures: dict[Role, dict[str, Any]] = {role: record.of_decisions(decisions, role) for role in self.roles}
+        self._metrics: dict[Role, dict[str, Any]] = {role: role_metrics(decisions, role) for role in self.roles}
         learner.next_iteration()
         self._rows = {role: learner.rescored(role, self._rows_of(role)) for role in self.roles}
 
     def update(self, role: Role) -> None:
-        """Update the role's weights by its rows."""
+        """Update the role's weights on its rows."""
         if rows := self._rows[role]:
-            held = self._learner.held(self._episodes)
-            self._figures[role] |= self._learner.update(role, rows, held, self._iteration)
+            anchor_rows = self._learner.anchor_rows(self._episodes)
+            self._metrics[role] |= self._learner.update(role, rows, anchor_rows, self._iteration)
 
-    def figures(self) -> dict[str, Any]:
-        """For the metrics."""
-        return {name: value for known in self._figures.values() for name, value in known.items()}
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of all trained roles."""
+        return {name: value for known in self._metrics.values() for name, value in known.items()}
 
     def _rows_of(self, role: Role) -> list[Row]:
-        """All rows of the episodes in which the role decided anything."""
+        """The role's rows in all episodes with a decision of the role."""
         by_episode: dict[int, list[float]] = {}
         for one, advantage in zip(self.decisions, self.advantages, strict=True):
             if one.role == role:

@@ -1,8 +1,8 @@
 """Optional warm start: supervised learning from demonstrations before reinforcement learning.
 
-TRL's ``SFTTrainer`` is given token rows, not texts, so no template is rendered again: the rows are exactly those
-the role would have had, and only the role's own tokens carry loss. One run per set of adapters, so
-under joint weights both roles learn together, and under split weights neither touches the other.
+TRL's ``SFTTrainer`` receives token rows, not texts: the tokens are exactly those of a rollout, and only the role's own
+tokens carry loss. There is one training run per set of weights. With joint weights both roles are trained together;
+with split weights each role's adapter is trained separately.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def warm_start(
     batch_size: int = 8,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Teach ``roles`` to write what they wrote in ``episodes``; other roles' adapters stay as they are.
+    """Train ``roles`` to imitate their answers in ``episodes``; the weights of other roles do not change.
 
-    Episodes may carry token ids (a model's own) or text alone (a person's, an oracle's). ``batch_size`` counts
-    conversations. Returns the mean training loss (nats per token) and the number of tokens learned from, per
-    adapter. Afterwards no parameter requires gradients, as after loading.
-    Raises ``ConfigError`` where the episodes hold nothing written by one of the roles.
+    Episodes may have token ids (sampled from a model) or only text (from a person or an oracle). ``batch_size`` counts
+    conversations. Returns, per set of weights, the mean training loss (nats per token) and the number of trained
+    tokens. Afterwards no parameter requires gradients, as after loading. Raises ``ConfigError`` if the episodes have no
+    answer by one of the roles.
     """
     weights, out = model.weights, dict[str, float]()
     for units in dict.fromkeys(weights.units[role] for role in roles):
@@ -61,14 +61,14 @@ def warm_start(
 
 
 def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Role) -> list[tuple[list[int], list[int]]]:
-    """Token ids and labels (-100: no loss), one row per conversation (see ``Row.of``), cut at the model's window.
+    """Token ids and labels (-100: no loss), rows as in ``Row.of``, cut at the model's context window.
 
-    Raises ``ConfigError`` where the role wrote nothing.
+    Raises ``ConfigError`` if the episodes have no answer by the role.
     """
     spec = model.specs[role]
     found: list[tuple[list[int], list[bool]]] = []
     for conversation in (c for e in episodes for c in e.exchanges(role)):
-        if any(segment.dropped for segment in conversation.segments):  # later answers did not see all of earlier ones
+        if any(segment.dropped for segment in conversation.segments):  # later turns did not see earlier reasoning
             found += [(row.ids, row.trained) for row in Row.of(conversation)]
         else:
             found.append(spec.codec.row(conversation))
@@ -76,18 +76,18 @@ def demonstration_rows(model: LocalModel, episodes: Sequence[Episode], role: Rol
     rows = [(ids, [i if o else -100 for i, o in zip(ids, own, strict=True)]) for ids, own in cut if any(own[1:])]
     if not rows:
         raise ConfigError(
-            f"the {len(episodes)} demonstrations hold nothing that a {role} wrote; expected conversations such as "
-            "oracle_demonstrations gives, or leave the role out"
+            f"the {len(episodes)} demonstrations have no answer by the {role}; expected conversations such as those of "
+            "oracle_demonstrations; leave the role out of roles"
         )
     return rows
 
 
 def oracle_demonstrations(tasks: Sequence[Task], sampler: Sampler, *, no_plan: float = 0.15) -> list[Episode]:
-    """Episodes in which the environment's oracle plans and acts, written as the sampler's model would.
+    """Episodes in which the environment's oracle plans and acts, with the prompts of the sampler's model.
 
-    ``no_plan``: share of the tasks played without a plan, so that this stays in the executor's
-    distribution. Asked to revise, the planner keeps the plan unless its own has changed.
-    Unsolved tasks are left out. Raises ``ConfigError`` where none is solved.
+    ``no_plan``: the share of tasks played without a plan, so that the executor also learns to act without one. At a
+    request for a revision, the oracle keeps the plan unless its own plan has changed. Unsolved episodes are left out.
+    Raises ``ConfigError`` if the oracle solves none of the tasks.
     """
     prompts = sampler.model.prompts
     planner, executor = WrittenPlanner(OraclePlanner(), prompts), WrittenExecutor(OracleExecutor(), prompts)
@@ -102,14 +102,14 @@ def oracle_demonstrations(tasks: Sequence[Task], sampler: Sampler, *, no_plan: f
                 f"the oracle solved none of {len(tasks)} tasks within {sampler.limits.turns} turns; raise turns"
             )
         raise ConfigError(
-            f"the oracle solved none of {len(tasks)} tasks (environments: {kinds}); a warm start needs an "
-            "environment with oracle_plan and oracle_action, or demonstrations of your own"
+            f"the oracle solved none of {len(tasks)} tasks (environments: {kinds}); expected an environment with "
+            "oracle_plan and oracle_action; without one, pass your own demonstrations to warm_start"
         )
     return solved
 
 
 class _SilentTrainer(SFTTrainer):
-    """Sends nothing to anybody; TRL's own switch is read once, when its first module is imported."""
+    """Sends no telemetry; TRL reads its own switch only once, at import."""
 
     def _send_telemetry(self) -> None:
         return None
@@ -124,12 +124,12 @@ def _fit(
     batch_size: int,
     seed: int,
 ) -> float:
-    """Train what requires gradients in ``active``; returns the mean loss. The model is otherwise left as found."""
+    """Train the parameters of ``active`` that require gradients and restore its other state; returns the mean loss."""
     base = active.get_base_model() if hasattr(active, "get_base_model") else active
     forward, use_cache = base.__dict__.get("forward"), base.config.use_cache
     data = Dataset.from_list([{"input_ids": ids, "labels": labels} for ids, labels in rows])
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL's and transformers' about each other
+        warnings.simplefilter("ignore", FutureWarning)  # TRL and transformers warn about each other
         settings = SFTConfig(
             output_dir=folder,  # TRL makes this folder; nothing is written to it
             num_train_epochs=epochs,
@@ -154,6 +154,6 @@ def _fit(
         finally:
             active.eval()
             base.config.use_cache = use_cache
-            base.__dict__.pop("forward", None)  # TRL's fused head, set on the instance
+            base.__dict__.pop("forward", None)  # TRL sets its fused head on the instance
             if forward is not None:
                 base.forward = forward

@@ -28,7 +28,7 @@ from hiplan.report import markdown_table, results_table, transcript
 from hiplan.report.diagnostics import read_diagnostics, write_diagnostics
 from hiplan.report.files import read_episodes
 from hiplan.report.overview import overview
-from hiplan.runs.cells import read_kept
+from hiplan.runs.cells import read_cell
 from hiplan.runs.job import read_metrics
 from hiplan.runs.plan_journal import Journal, Line, PlanSettings, Tried
 from hiplan.runs.settings import read_run, resolve
@@ -245,7 +245,7 @@ def check_markdown(text: str) -> None:
 
 def attack_kept(data: bytes) -> None:
     with folder(cell__json=data) as place:
-        assert isinstance(read_kept(place / "cell.json"), dict)
+        assert isinstance(read_cell(place / "cell.json"), dict)
 
 
 # -- commands ---------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def options(given: Sequence[str]) -> argparse.Namespace:
 
         if unknown := [name for name in chosen.target if name not in BY_NAME]:
             known = ", ".join(target.name for target in TARGETS)
-            parser.error(f"no target is called {unknown[0]!r}; expected one of: {known}")
+            parser.error(f"unknown target {unknown[0]!r}; expected one of: {known}")
     return chosen
 
 

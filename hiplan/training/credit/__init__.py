@@ -1,4 +1,4 @@
-"""Credit assignment: from the rewards of an iteration's decisions to one advantage each. One estimator a file."""
+"""Credit assignment: compute one advantage per decision of an iteration from the rewards. One file per estimator."""
 
 from hiplan.training.credit.center import Floats, group_center, informative
 from hiplan.training.credit.decision import Credit, Decision, Estimator, Modulator, per_episode
@@ -10,7 +10,7 @@ CREDITS: dict[str, Credit] = {
     "loo": per_episode(leave_one_out),
     "successes": successes,
 }
-"""Those that settings name; a user's are named as ``module:function``."""
+"""The names in settings; name your own as ``module:function``."""
 
 __all__ = [
     "CREDITS",

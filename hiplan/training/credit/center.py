@@ -1,7 +1,6 @@
-"""The primitive that most estimators need: ``group_center`` subtracts a group's baseline from each value.
+"""``group_center`` subtracts a group's baseline from each value and may divide by the group's standard deviation.
 
-It may divide by the group's spread. *Unit* matters: statistics over turns weigh long episodes more than statistics over
-episodes do.
+Most estimators use it. The unit of the statistics matters: over turns, long episodes weigh more than over episodes.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ def group_center(
     singleton: Literal["zero", "raw"] = "zero",
     epsilon: float = 0.0,
 ) -> Floats:
-    """Center ``values`` (N,) within their groups.
+    """Center ``values`` (N,) within ``groups`` (N,); returns (N,).
 
-    ``units``: rows with the same unit (an episode, say) count once in the group's statistics and must
-    have equal values; default: every row counts. ``baseline``: the group's mean, or the mean of the *other*
-    units (leave one out). ``scale``: divide by the group's standard deviation with ddof 0 or 1, plus
-    ``epsilon``; a group without spread gives zeros. ``singleton``: what a group of one unit gets.
+    ``units`` (N,): rows with the same unit, such as an episode, count once in the statistics and must have equal
+    values; default: every row is its own unit. ``baseline``: the group's mean, or ``loo``, the mean of the other units
+    (leave one out). ``scale``: divide by the group's standard deviation with ddof 0 or 1, plus ``epsilon``; a group
+    with standard deviation 0 gets zeros. ``singleton``: a group of one unit gets zeros or its raw values.
     """
     x = np.asarray(values, dtype=np.float64)
     out = np.zeros_like(x)
@@ -56,7 +55,7 @@ def group_center(
 
 
 def informative(rewards: Sequence[float], groups: Sequence[Group]) -> set[Group]:
-    """Groups whose episodes do not all have the same reward; the others teach nothing."""
+    """The groups whose rewards differ; centered advantages in all other groups are 0."""
     low: dict[Group, float] = {}
     high: dict[Group, float] = {}
     for reward, group in zip(rewards, groups, strict=True):

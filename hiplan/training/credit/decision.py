@@ -1,4 +1,4 @@
-"""Credit per decision: what an estimator is told of each sampled answer, and the form that every estimator has."""
+"""``Decision``, the facts about one sampled answer that credit assignment uses, and the types of its functions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from hiplan.training.credit.center import Floats
 
 @dataclass(frozen=True)
 class Decision:
-    """One sampled answer (a segment) of a role.
+    """One sampled answer (segment) of a role.
 
-    ``episode``: its place in the iteration's episodes; ``group``: episodes of one task and, where plans are given, of
-    one plan. ``turn``: actions taken before it. ``revision``: of the plan in force when it was sampled, -1 without one.
-    ``state_key``: the environment's state before it, empty where unknown and before the first action. ``reward``: the
-    role's reward for this decision; they sum to the role's reward of the episode. ``tokens``: how many were sampled;
-    ``surprisal``: their mean negative log-probability (nats). ``done``: the role's last decision in an episode that
-    ended; ``truncated``: the same where a limit ended it. ``value``: an estimate of the return, where there is one.
+    ``episode``: its index in the iteration. ``group``: the episodes with the same task and, for given plans, the same
+    plan. ``turn``: the number of actions before it. ``revision``: the revision of the plan in force at sampling, -1
+    without one. ``state_key``: the environment's state before it; empty if unknown or before the first action.
+    ``reward``: the role's reward for this decision; these sum to the role's reward of the episode. ``tokens``: the
+    number of sampled tokens. ``surprisal``: their mean negative log-probability (nats). ``done``: the role's last
+    decision in the episode. ``truncated``: the same, if a limit ended the episode. ``value``: an estimate of the
+    return, if there is one.
     """
 
     episode: int
@@ -40,19 +41,19 @@ class Decision:
 
 
 Credit = Callable[[Sequence[Decision]], Floats]
-"""One advantage per decision, (N,), of the decisions (N) of an iteration: those of all roles that learn."""
+"""Maps the decisions (N) of all trained roles in an iteration to their advantages (N,)."""
 
 Modulator = Callable[[Sequence[Decision], Floats], Floats]
-"""Advantages (N,) changed by what is known of the decisions (N)."""
+"""Maps decisions (N) and their advantages (N,) to new advantages (N,)."""
 
 Estimator = Callable[[Sequence[float], Sequence[Hashable]], Floats]
-"""Advantages (E,) of episodes from their rewards (E) and groups (E)."""
+"""Maps the rewards (E) and groups (E) of episodes to their advantages (E,)."""
 
 
 def per_episode(estimator: Estimator) -> Credit:
-    """Every decision of a role in an episode gets the advantage of the role's total reward there.
+    """Lift an estimator of episodes: every decision of a role gets the advantage of the role's total episode reward.
 
-    Groups are those of (group, role): each role has its own rewards and statistics (Dr.MAS).
+    Statistics are over (group, role), so that each role has its own (Dr.MAS).
     """
 
     def credit(decisions: Sequence[Decision]) -> Floats:

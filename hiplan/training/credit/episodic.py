@@ -1,4 +1,4 @@
-"""Estimators of whole episodes, to be lifted by ``per_episode``."""
+"""Advantage estimators of episodes; ``per_episode`` lifts them to decisions."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def grpo(rewards: Sequence[float], groups: Sequence[Hashable]) -> Floats:
 
 
 def leave_one_out(rewards: Sequence[float], groups: Sequence[Hashable]) -> Floats:
-    """RLOO (arXiv 2402.14740): each episode against the mean of its group's others."""
+    """RLOO (arXiv 2402.14740): each reward minus the mean reward of the other episodes in its group."""
     return group_center(rewards, groups, baseline="loo")

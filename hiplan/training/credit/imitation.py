@@ -1,4 +1,4 @@
-"""Credit for imitating successes: the supervised baseline."""
+"""Credit for imitating successful episodes, a supervised baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hiplan.training.credit.decision import Decision
 
 
 def successes(decisions: Sequence[Decision]) -> Floats:
-    """1 for the decisions of episodes in which the role's reward is 1 or more, else 0.
+    """Advantage 1 for the decisions of episodes in which the role's total reward is at least 1, else 0.
 
     With the reward ``success`` and the loss ``likelihood`` this is rejection-sampling fine-tuning.
     """

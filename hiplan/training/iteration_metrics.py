@@ -1,4 +1,4 @@
-"""The figures of an iteration's episodes, for the metrics."""
+"""The metrics of an iteration's episodes and decisions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hiplan.training.collect import Rollout
 from hiplan.training.credit import Decision, informative
 
 
-def of_rollouts(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Means over the episodes with a planner, or over all where none had one; shares in [0, 1]."""
+def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Means over the episodes with a planner, or over all episodes if none had one; shares are in [0, 1]."""
     episodes = [rollout.episode for rollout in rollouts]
     planned = [rollout.episode for rollout in rollouts if rollout.planned]
     shown = planned or episodes
@@ -30,13 +30,13 @@ def of_rollouts(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     }
 
 
-def of_decisions(decisions: Sequence[Decision], role: Role) -> dict[str, Any]:
-    """The role's mean reward, the share of groups in which all episodes have the same, and its entropy.
+def role_metrics(decisions: Sequence[Decision], role: Role) -> dict[str, Any]:
+    """The role's mean reward per episode, its share of groups without reward variance, and its entropy.
 
-    The entropy (nats per token) is estimated by the mean surprisal of all tokens that were sampled, whatever their
-    advantage: those of a choice of episodes would be biased.
+    The entropy (nats per token) is estimated by the mean surprisal of all sampled tokens. Tokens without advantage
+    count as well, because leaving out episodes would bias the estimate.
     """
-    per_episode, groups = rewards(decisions, role)
+    per_episode, groups = episode_rewards(decisions, role)
     if not groups:
         return {}
     flat = 1 - len(informative(per_episode, groups)) / len(set(groups))
@@ -47,8 +47,8 @@ def of_decisions(decisions: Sequence[Decision], role: Role) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rewards(decisions: Sequence[Decision], role: Role) -> tuple[list[float], list[int]]:
-    """The role's whole reward per episode in which it decided anything, and the episodes' groups."""
+def episode_rewards(decisions: Sequence[Decision], role: Role) -> tuple[list[float], list[int]]:
+    """The role's total reward in each episode with a decision of the role, and the groups of those episodes."""
     found: dict[int, tuple[float, int]] = {}
     for one in decisions:
         if one.role == role:
@@ -56,8 +56,8 @@ def rewards(decisions: Sequence[Decision], role: Role) -> tuple[list[float], lis
     return [reward for reward, _ in found.values()], [group for _, group in found.values()]
 
 
-def for_plan_kl(rollouts: Sequence[Rollout], most: int) -> list[Episode]:
-    """At most so many episodes of different tasks in which the executor had a plan, for ``plan_kl``."""
+def plan_kl_episodes(rollouts: Sequence[Rollout], most: int) -> list[Episode]:
+    """At most ``most`` episodes of different tasks in which the executor had a plan, for ``plan_kl``."""
     planned = [r.episode for r in rollouts if "executor" in r.episode.conversations and r.episode.plans]
     planned = [e for e in planned if e.plans[0].plan]
     return list({e.task.id: e for e in reversed(planned)}.values())[::-1][:most]

@@ -1,4 +1,4 @@
-"""From rewards to decisions: what each answer of a role was worth, and what else credit may know of it."""
+"""Build the decisions of an iteration: each sampled answer with its reward and the facts that credit may use."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ LIMITS = (StopReason.TURN_LIMIT, StopReason.WINDOW_FULL)
 
 
 def decisions_of(rollouts: Sequence[Rollout], roles: Sequence[Role], reward: Reward) -> list[Decision]:
-    """The decisions of ``roles``, role by role and in the episodes' order; failed episodes have none."""
+    """The decisions of ``roles``, role by role in the order of the episodes; episodes that failed have none."""
     return [
         decision
         for role in roles
         for place, rollout in enumerate(rollouts)
         if rollout.episode.stop is not StopReason.FAULT
-        for decision in _of_episode(place, rollout, role, reward)
+        for decision in _episode_decisions(place, rollout, role, reward)
     ]
 
 
-def _of_episode(place: int, rollout: Rollout, role: Role, reward: Reward) -> list[Decision]:
+def _episode_decisions(place: int, rollout: Rollout, role: Role, reward: Reward) -> list[Decision]:
     episode = rollout.episode
     answers = [segment for talk in episode.exchanges(role) for segment in talk.answers()]
     if not answers:
         return []
     with calling("reward function"):
         given = reward(episode, role)
-    rewards = allotted(given, len(answers), episode, role)
-    revisions = [-1, *(p.record.plan.revision if p.record.plan else -1 for p in episode.phases() for _ in p.turns)]
+    rewards = rewards_per_answer(given, len(answers), episode, role)
+    revisions = [-1, *(p.record.plan.revision if p.record.plan else -1 for p in episode.plan_spans() for _ in p.turns)]
     return [
         Decision(
             episode=place,
@@ -45,7 +45,7 @@ def _of_episode(place: int, rollout: Rollout, role: Role, reward: Reward) -> lis
             role=role,
             turn=segment.turn,
             kind=segment.kind,
-            revision=_in_force(segment, role, revisions),
+            revision=_revision_in_force(segment, role, revisions),
             state_key=episode.turns[segment.turn - 1].state_key if segment.turn else "",
             reward=value,
             tokens=len(segment.ids),
@@ -57,10 +57,10 @@ def _of_episode(place: int, rollout: Rollout, role: Role, reward: Reward) -> lis
     ]
 
 
-def allotted(given: float | Sequence[float], answers: int, episode: Episode, role: Role) -> list[float]:
-    """One reward per answer; a number alone is the last answer's. Raises ``UserError`` for anything else."""
+def rewards_per_answer(given: float | Sequence[float], answers: int, episode: Episode, role: Role) -> list[float]:
+    """One reward per answer; a single number goes to the last answer. Raises ``UserError`` for anything else."""
     try:
-        if isinstance(given, int | float | Real):  # the last: numpy's
+        if isinstance(given, int | float | Real):  # Real: numpy's numbers
             rewards = [*[0.0] * (answers - 1), float(given)]
         else:
             rewards = [float(x) for x in given]
@@ -68,13 +68,13 @@ def allotted(given: float | Sequence[float], answers: int, episode: Episode, rol
         rewards = [math.nan]
     if len(rewards) != answers or not all(map(math.isfinite, rewards)):
         raise UserError(
-            f"the reward function gave {shown(given)} for the {role} of {episode.task.id}; expected a finite number, "
-            f"or {answers} of them, one per answer"
+            f"the reward function returned {shown(given)} for the {role} of {episode.task.id}; expected a finite "
+            f"number, or {answers} finite numbers, one per answer"
         )
     return rewards
 
 
-def _in_force(segment: Segment, role: Role, revisions: Sequence[int]) -> int:
-    """The revision in force at the turn for the executor, before it for the planner."""
+def _revision_in_force(segment: Segment, role: Role, revisions: Sequence[int]) -> int:
+    """The revision in force at the segment's turn, for the executor; the one before that turn, for the planner."""
     place = segment.turn if role == "planner" else segment.turn + 1
     return revisions[min(place, len(revisions) - 1)]
