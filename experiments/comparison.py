@@ -225,9 +225,11 @@ def costs(study: Study, arms: Sequence[ArmResults], chosen: dict[str, float], st
     head += ["model calls an episode (train)", "tokens read", "tokens written"] if counts else []
     rows = []
     for name, one in zip(study.arms, arms, strict=True):
-        steps, wall, memory = (fmean(s[key] for s in one.cells) for key in ("env_steps", "wall_s", "memory_mb"))
+        steps, memory = (fmean(s[key] for s in one.cells) for key in ("env_steps", "memory_mb"))
+        timed = all("wall_s" in s for s in one.cells)  # not recorded if the machine was not idle
+        wall = f"{fmean(s['wall_s'] for s in one.cells):.0f}" if timed else "–"
         parameters = f"{one.cells[0]['parameters']['trained']:,}"
-        row = [one.arm.label, parameters, f"x {chosen[name]:g}", f"{steps:,.0f}", f"{wall:.0f}", f"{memory:.0f}"]
+        row = [one.arm.label, parameters, f"x {chosen[name]:g}", f"{steps:,.0f}", wall, f"{memory:.0f}"]
         last = one.evaluations(stage, "train")
         rows.append(row + [f"{fmean(e[key] for e in last):,.1f}" for key in counts])
     note = (

@@ -54,7 +54,7 @@ def main(
 def ablate(
     study: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="baselines, weights, revise, guard, or guard-strong."),
+        typer.Argument(metavar="STUDY", help="main, baselines, weights, revise, guard, or guard-strong."),
     ],
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
     out: Annotated[Path | None, typer.Option(help="Folder for the runs. [default: runs/STUDY]")] = None,
@@ -72,6 +72,7 @@ def ablate(
 
     \b
     Studies:
+      main           the main job with its defaults
       baselines      three stages against rejection sampling and ReAct + GRPO
       weights        joint, split, partial and separate weights
       revise         revisions on failure, every turn, or never

@@ -80,6 +80,7 @@ def guard(title: str, adherence: float, steps: int) -> Study:
 
 
 STUDIES = {
+    "main": Study("The main job over seeds", {"main": Arm("three stages, split weights")}),
     "baselines": Study(
         "Three stages against two baselines with the same number of environment steps",
         {

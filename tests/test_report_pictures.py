@@ -114,6 +114,10 @@ class TestPictures:
         rows = [{**row, "stage": odd, "decoding": odd} for row in metrics()]
         picture(draw_curves(rows, tmp_path / "curves.png"))
 
+    def test_rows_that_say_no_more_than_they_must(self, tmp_path: Path) -> None:
+        rows = [{"kind": "train", "success": 0.5}, {"kind": "eval", "stage": "a", "panel": "dev", "success": 0.5}]
+        picture(draw_curves(rows, tmp_path / "curves.png"))
+
     def test_a_plan_that_was_lost_ends_the_one_before(self, tmp_path: Path) -> None:
         one, two = (Plan(steps=(PlanStep(id=1, description=text),)) for text in ("go", "stay"))
         records = [PlanRecord(0, one), PlanRecord(1, None), PlanRecord(1, None, kept=True), PlanRecord(2, two)]

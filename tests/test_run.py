@@ -210,7 +210,7 @@ def test_wrong_options_are_answered_in_one_line(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["ablate", "nothing"], "unknown study 'nothing'; expected one of baselines, weights"),
+        (["ablate", "nothing"], "unknown study 'nothing'; expected one of main, baselines, weights"),
         (["ablate", "weights", "--seeds", "a,b"], "--seeds must be whole numbers such as 0,1,2, got 'a,b'"),
         (["--set", "train.gruops=3"], "unknown field 'train.gruops'"),
     ],

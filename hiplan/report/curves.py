@@ -58,8 +58,9 @@ def draw_curves(metrics: Sequence[Row], file: File, narrow: bool = False) -> Fil
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    train = sorted((row for row in metrics if row.get("kind") == "train"), key=lambda row: row["iteration"])
-    evals = [row for row in metrics if row.get("kind") == "eval" and row.get("panel") == "dev"]
+    known: list[Row] = [{"stage": "", "iteration": 0, **row} for row in metrics]  # a row may lack them
+    train = sorted((row for row in known if row.get("kind") == "train"), key=lambda row: row["iteration"])
+    evals = [row for row in known if row.get("kind") == "eval" and row.get("panel") == "dev"]
     axis = Axis.of(train, evals)
     charts = [c for c in CHARTS if any(math.isfinite(_value(row, key)) for row in train for key, _, _ in c.series)]
     columns = 1 if narrow else 2 if len(charts) in (1, 2, 4) else 3

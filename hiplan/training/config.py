@@ -39,6 +39,10 @@ class Stage(BaseModel):
     kl: float = Field(default=0.0, ge=0)
     env_steps: int | None = None
 
+    def ended(self, iteration: int, env_steps: int) -> bool:
+        """Whether the stage ends before ``iteration``, when the run has taken ``env_steps`` in total."""
+        return iteration >= self.iterations or (self.env_steps is not None and env_steps >= self.env_steps)
+
 
 EXECUTOR_STAGE = Stage(
     name="executor",

@@ -48,6 +48,15 @@ def start(model: LocalModel, config: TrainConfig) -> Accelerator:
     return accelerator
 
 
+def refuse_several(accelerator: Accelerator) -> None:
+    """Raises ``ConfigError`` if several processes run, which a warm start does not support."""
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            "warm_start runs in one process only; start the run in one process, stop it after the warm start, and "
+            "resume it in several"
+        )
+
+
 def play_together(
     jobs: Sequence[Job], play: Callable[[Sequence[Job]], list[Episode]], accelerator: Accelerator
 ) -> list[Episode]:

@@ -6,6 +6,7 @@ defaults are hiplan's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -54,6 +55,11 @@ def role_reward(episode: Episode, role: Role, weights: RewardWeights) -> float:
     if role == "planner" and weights.quality and score is not None:
         total += weights.quality * (score.mean - 1) / 4
     return total
+
+
+def stage_reward(weights: RewardWeights) -> Callable[[Episode, Role], float]:
+    """``role_reward`` with the weights of a stage."""
+    return lambda episode, role: role_reward(episode, role, weights)
 
 
 def _worth_following(episode: Episode, weights: RewardWeights) -> bool:

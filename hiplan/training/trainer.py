@@ -34,7 +34,7 @@ from hiplan.models.settings import WeightsConfig
 from hiplan.models.stages import save_stage
 from hiplan.sampler import Sampler
 from hiplan.task import Task
-from hiplan.trace import Episode, Role
+from hiplan.trace import Episode
 from hiplan.training import checkpoint, processes, sources, state
 from hiplan.training.algorithm import Algorithm, Reward, advantages_of, build
 from hiplan.training.collect import Collector, Rollout
@@ -46,7 +46,7 @@ from hiplan.training.iteration_metrics import episode_rewards, plan_kl_episodes,
 from hiplan.training.learner import Learner
 from hiplan.training.metrics import MetricsLog
 from hiplan.training.plan_kl import plan_kl
-from hiplan.training.rewards import role_reward
+from hiplan.training.rewards import stage_reward
 from hiplan.training.state import Cursor
 from hiplan.training.updates import RoleUpdates
 
@@ -106,11 +106,7 @@ class ProgressiveTrainer:
         self._plan_file = sources.load_plan_file(self.config, self.cursor.stage)
         self.demonstrations: list[Episode] = []
         if self.config.warm_start and not self.cursor.warm:
-            if self.accelerator.num_processes > 1:
-                raise ConfigError(
-                    "warm_start runs in one process only; start the run in one process, stop it after the warm start, "
-                    "and resume it in several"
-                )
+            processes.refuse_several(self.accelerator)
             self.demonstrations = sources.demonstrations(self.suite, self.sampler, self.config.warm_start, seed)
 
     # -- the algorithm -----------------------------------------------------------------------
@@ -123,7 +119,7 @@ class ProgressiveTrainer:
             stage = self.config.stages[self.cursor.stage]
             if self.cursor.iteration == 0:
                 self.learner.begin(stage)
-            while self.cursor.iteration < stage.iterations and not self._budget_spent(stage):
+            while not stage.ended(self.cursor.iteration, self.cursor.env_steps):
                 self._iterate(stage)
                 self.cursor.iteration += 1
                 self.cursor.total += 1
@@ -145,8 +141,9 @@ class ProgressiveTrainer:
         row |= rollout_metrics(rollouts) | {"env_steps": self.cursor.env_steps} | self._plan_kl(rollouts)
         decisions = self._decisions(stage, rollouts)
         advantages = advantages_of(self.algorithm, decisions)
-        zero = self.algorithm.drop_zero
-        updates = RoleUpdates(self.learner, stage, rollouts, decisions, advantages, self.cursor.total, zero)
+        updates = RoleUpdates(
+            self.learner, stage, rollouts, decisions, advantages, self.cursor.total, self.algorithm.drop_zero
+        )
         self.algorithm.schedule(updates)
         row |= updates.metrics() | self.learner.drift([rollout.episode for rollout in rollouts])
         self.metrics.add(row, rollout_s=collected - began, update_s=time.perf_counter() - collected)
@@ -172,10 +169,7 @@ class ProgressiveTrainer:
         return Collector(self.sampler, stage, source, draw, seed, self.config, informative_groups, judge)
 
     def _decisions(self, stage: Stage, rollouts: Sequence[Rollout]) -> list[Decision]:
-        def of_stage(episode: Episode, role: Role) -> float:
-            return role_reward(episode, role, stage.rewards)
-
-        return decisions_of(rollouts, stage.trains, self.algorithm.reward or of_stage)
+        return decisions_of(rollouts, stage.trains, self.algorithm.reward or stage_reward(stage.rewards))
 
     def _plan_kl(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
         some = plan_kl_episodes(rollouts, self.config.plan_kl)
@@ -191,9 +185,6 @@ class ProgressiveTrainer:
         self.metrics.add(row, warm_s=time.perf_counter() - began)
         self.cursor.warm, self.demonstrations = True, []
         self.save()
-
-    def _budget_spent(self, stage: Stage) -> bool:
-        return stage.env_steps is not None and self.cursor.env_steps >= stage.env_steps
 
     def _save_stage(self, stage: Stage) -> None:
         """Write the stage folder, with the settings that ``load_agent`` needs."""
