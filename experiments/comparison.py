@@ -226,7 +226,7 @@ def costs(study: Study, arms: Sequence[ArmResults], chosen: dict[str, float], st
     rows = []
     for name, one in zip(study.arms, arms, strict=True):
         steps, memory = (fmean(s[key] for s in one.cells) for key in ("env_steps", "memory_mb"))
-        timed = all("wall_s" in s for s in one.cells)  # left out where the machine was not idle
+        timed = all("wall_s" in s for s in one.cells)  # not recorded if the machine was not idle
         wall = f"{fmean(s['wall_s'] for s in one.cells):.0f}" if timed else "–"
         parameters = f"{one.cells[0]['parameters']['trained']:,}"
         row = [one.arm.label, parameters, f"x {chosen[name]:g}", f"{steps:,.0f}", wall, f"{memory:.0f}"]

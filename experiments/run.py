@@ -72,7 +72,7 @@ def ablate(
 
     \b
     Studies:
-      main           the main job
+      main           the main job with its defaults
       baselines      three stages against rejection sampling and ReAct + GRPO
       weights        joint, split, partial and separate weights
       revise         revisions on failure, every turn, or never

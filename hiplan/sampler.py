@@ -78,8 +78,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if not isinstance(self.model, Model):
             raise UserError(
-                f"model={shown(self.model)} is not a hiplan.Model; expected an object with complete(requests), prompts "
-                "and release(); derive its class from hiplan.Model, which has defaults for the last two"
+                f"{type(self.model).__name__!r} is not a model; expected a class with complete(requests), prompts and "
+                "release(); derive it from hiplan.Model, which has defaults for the last two"
             )
 
     @property
@@ -288,5 +288,5 @@ def _checked(action: str, result: StepResult) -> StepResult:
 
 def _text(call: str, value: object) -> str:
     if not isinstance(value, str):
-        raise EnvironmentFault(f"{call} returned a {type(value).__name__} as the observation; expected a str")
+        raise EnvironmentFault(f"{call} returned the observation {shown(value)}; expected a str")
     return value

@@ -251,7 +251,7 @@ def test_a_broken_kept_cell_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "cell.json").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         read_cell(tmp_path / "cell.json")
-    one_line(caught, "the cell", "cell.json'")
+    one_line(caught, "the cell ", "cell.json'")
 
 
 @pytest.mark.parametrize("content", [*JUNK, b"{}"])

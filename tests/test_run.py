@@ -162,10 +162,13 @@ def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["train", "--set", "train.gruops=3"], "unknown field 'train.gruops': no 'gruops' here; expected one of"),
+        (["train", "--set", "train.gruops=3"], "unknown field 'train.gruops': expected one of"),
         (["train", "--set", "train.groups"], "has no '='"),
         (["train", "--set", "train.groups=few"], "train.groups: input should be a valid integer"),
-        (["train", "--set", "train.stages.middle.iterations=3"], "no 'middle' here; expected one of executor, planner"),
+        (
+            ["train", "--set", "train.stages.middle.iterations=3"],
+            "expected one of executor, planner, joint, 0, 1, 2 instead of 'middle'",
+        ),
         (["train", "--set", "train.algorithm=ppo"], "unknown algorithm 'ppo'; expected one of grpo, rejection"),
         (["train", "--set", "train.algorithm.credit=gae"], "unknown credit function 'gae'; expected one of grpo"),
         (
@@ -191,7 +194,7 @@ def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Pa
         (["diagnose", "absent", "--study", "replan", "--panels", "test"], "no config file at"),
         (["evaluate", "absent"], "'absent' is not a stage"),
         (["play", "--env", "chess"], "unknown task suite 'chess'"),
-        (["play", "--index", "6400"], "the panel has no task 6400"),
+        (["play", "--index", "6400"], "the panel 'dev' has no task 6400"),
         (["plans", "p.jsonl", "--set", "judge=planner"], "judge: planner needs an endpoint as planner"),
         (["plans", "p.jsonl", "--set", "tires=3"], "unknown field 'tires'"),
     ],
@@ -208,7 +211,7 @@ def test_wrong_options_are_answered_in_one_line(
     ("options", "said"),
     [
         (["ablate", "nothing"], "unknown study 'nothing'; expected one of main, baselines, weights"),
-        (["ablate", "weights", "--seeds", "a,b"], "--seeds takes whole numbers such as 0,1,2, got 'a,b'"),
+        (["ablate", "weights", "--seeds", "a,b"], "--seeds must be whole numbers such as 0,1,2, got 'a,b'"),
         (["--set", "train.gruops=3"], "unknown field 'train.gruops'"),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_resume_does_not_lose_rows_silently(run: Path, keep: int, more: str, l
         ({"metrics": 1.5}, "metrics: Input should be a valid integer, got a number with a fractional part"),
         ({"metrics": -1}, "metrics: Input should be greater than or equal to 0"),
         ({"cursor": {"stage": "x"}}, "cursor.stage: Input should be a valid integer"),
-        ({"cursor": {"stage": 9}}, "was saved in stage 9, but the run has"),
+        ({"cursor": {"stage": 9}}, "was written in stage 9, but the run has"),
         ({"seed": None}, "seed: Input should be a valid integer"),
     ],
 )

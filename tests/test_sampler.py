@@ -59,15 +59,15 @@ class Odd(Letters):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("yes", "step('a') returned a str, expected a hiplan.StepResult"),
-        (None, "step('a') returned a NoneType, expected a hiplan.StepResult"),
-        (StepResult("", refused=None), "step('a') gave refused None; expected True or False"),  # type: ignore[arg-type]
-        (StepResult("", refused=b"x"), "step('a') gave refused b'x'"),  # type: ignore[arg-type]
-        (StepResult("", terminated="no"), "step('a') gave terminated 'no'"),  # type: ignore[arg-type]
-        (StepResult("", success={}), "step('a') gave success {}"),  # type: ignore[arg-type]
-        (StepResult("", reward="1"), "step('a') gave the reward '1'; expected a number"),  # type: ignore[arg-type]
-        (StepResult("", reward=math.nan), "step('a') gave the reward nan"),
-        (StepResult(7), "step('a') gave a int for an observation, expected text"),  # type: ignore[arg-type]
+        ("yes", "step('a') returned a str; expected a hiplan.StepResult"),
+        (None, "step('a') returned a NoneType; expected a hiplan.StepResult"),
+        (StepResult("", refused=None), "step('a') returned refused=None; expected True or False"),  # type: ignore[arg-type]
+        (StepResult("", refused=b"x"), "step('a') returned refused=b'x'"),  # type: ignore[arg-type]
+        (StepResult("", terminated="no"), "step('a') returned terminated='no'"),  # type: ignore[arg-type]
+        (StepResult("", success={}), "step('a') returned success={}"),  # type: ignore[arg-type]
+        (StepResult("", reward="1"), "step('a') returned the reward '1'; expected a finite number"),  # type: ignore[arg-type]
+        (StepResult("", reward=math.nan), "step('a') returned the reward nan"),
+        (StepResult(7), "step('a') returned the observation 7; expected a str"),  # type: ignore[arg-type]
     ],
     ids=str,
 )
@@ -130,22 +130,24 @@ def test_what_is_no_model_is_refused_at_once() -> None:
         def complete(self, requests: Sequence[Request]) -> list[Completion]:
             return []
 
-    with pytest.raises(UserError, match=r"'Mute' is not a model: it needs complete\(requests\), prompts and release"):
+    with pytest.raises(
+        UserError, match=r"'Mute' is not a model; expected a class with complete\(requests\), prompts and release"
+    ):
         Sampler(Mute(), Letters)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "gave 0 of them"),
-        (None, "gave None"),
-        ("a", "gave 'a'"),
-        (["a"], "gave 'a'"),
-        ([Completion(7)], "gave Completion"),  # type: ignore[arg-type]
-        ([Completion("a", (1,), (None,))], r"gave Completion.* \(logprobs.0: Input should be a valid number"),  # type: ignore[arg-type]
-        ([Completion("a", ("1",))], r"gave Completion.* \(ids.0: Input should be a valid integer"),  # type: ignore[arg-type]
-        ([Completion("a", finish="odd")], r"gave Completion.* \(finish: Input should be 'stop', 'length' or 'window'"),  # type: ignore[arg-type]
-        ([Completion("a", reasoning=None)], r"gave Completion.* \(reasoning: "),  # type: ignore[arg-type]
+        ([], "returned a list of 0; expected a list of 1 hiplan"),
+        (None, "returned None;"),
+        ("a", "returned 'a'"),
+        (["a"], "returned 'a'"),
+        ([Completion(7)], "returned Completion"),  # type: ignore[arg-type]
+        ([Completion("a", (1,), (None,))], r"returned Completion.* \(logprobs.0: Input should be a valid number"),  # type: ignore[arg-type]
+        ([Completion("a", ("1",))], r"returned Completion.* \(ids.0: Input should be a valid integer"),  # type: ignore[arg-type]
+        ([Completion("a", finish="odd")], r"returned Comp.* \(finish: Input should be 'stop', 'length' or 'window'"),  # type: ignore[arg-type]
+        ([Completion("a", reasoning=None)], r"returned Completion.* \(reasoning: "),  # type: ignore[arg-type]
     ],
     ids=str,
 )  # fmt: skip
@@ -154,7 +156,7 @@ def test_completions_without_text_are_named(given: list[Any], said: str) -> None
         def complete(self, requests: Sequence[Request]) -> list[Completion]:
             return given
 
-    with pytest.raises(UserError, match=f"Wrong.complete should give 1 completions with text, it {said}"):
+    with pytest.raises(UserError, match=f"Wrong.complete {said}"):
         Agent(Wrong(), make_env=Letters).run(letters())
 
 
@@ -174,7 +176,9 @@ def test_a_model_that_raises_stop_iteration_ends_no_driver_in_silence() -> None:
         lambda: Sampler(Spent(), Letters).run([job]),
         lambda: llm_judge(Spent())([Submission(letters(), "", Plan(steps=(PlanStep(id=1, description="a"),)))]),
     ):
-        with pytest.raises(UserError, match=r"Spent.complete raised StopIteration\('nothing left'\); let it raise"):
+        with pytest.raises(
+            UserError, match=r"Spent.complete raised StopIteration\('nothing left'\); raise an exception"
+        ):
             play()
 
 
@@ -259,7 +263,7 @@ def test_a_decision_says_where_it_was_made(played: tuple[Any, list[Rollout]]) ->
 
 @pytest.mark.parametrize("given", [None, math.nan, [1.0], "a", [1.0, None, 2.0], [1.0, math.inf, 0.0]], ids=str)
 def test_a_reward_that_cannot_be_used_is_named(given: Any, played: tuple[Any, list[Rollout]]) -> None:
-    with pytest.raises(UserError, match=r"the reward function gave .* expected a finite number, or 3 of them"):
+    with pytest.raises(UserError, match=r"the reward function returned .* expected a finite number, or 3 of them"):
         rewards_per_answer(given, 3, played[1][0].episode, "executor")
 
 

@@ -180,7 +180,9 @@ def test_a_stage_is_loaded_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a stage checkpoint"):
         load_agent(tmp_path)
     save_stage(model, tmp_path / "odd", about | {"matcher": None})
-    with pytest.raises(ConfigError, match="trained with a matcher function that has no name; pass it as matcher"):
+    with pytest.raises(
+        ConfigError, match="trained with a matcher function that has no name; pass the function as matcher="
+    ):
         load_agent(tmp_path / "odd")
 
 

@@ -104,7 +104,7 @@ def test_a_stage_is_diagnosed_in_the_users_environment(place: Path, call: Call) 
     assert done.code == 0, done.err
     sampler, tasks, _ = Setting("dev", 2, "greedy").of("run/stages/both")
     assert {task.env for task in tasks} == {"doors"} and sampler.make_env is suite("mine.py:suite").make_env
-    said = "'run/stages/both' (untrained) wrote no readable plan in 2 tasks"  # tiny-v1 knows no doors
+    said = "the untrained planner of 'run/stages/both' wrote no plan that parses in 2 tasks"  # tiny-v1 knows no doors
     done = call("diagnose", "run", "--stage", "both", "--panels", "dev", "--tasks", "2", "--parallel", "0")
     assert done.code == 2 and said in done.err.splitlines()[-1]
 
@@ -115,13 +115,13 @@ def test_a_stage_is_diagnosed_in_the_users_environment(place: Path, call: Call) 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--env", "mine.py:nothing"], "'mine.py' has no 'nothing'; 'mine.py:nothing' should name a task suite"),
+        (["--env", "mine.py:nothing"], "'mine.py' has no attribute 'nothing'; expected 'mine.py:nothing' to"),
         (["--env", "mine.py:reward"], "'mine.py:reward' is a function; expected a hiplan.envs.TaskSuite"),
-        (["--env", "yours.py:suite"], "no file at 'yours.py', which should hold a task suite"),
-        (["--set", "train.algorithm.reward=mine.py:gain"], "'mine.py' has no 'gain'"),
+        (["--env", "yours.py:suite"], "there is no file 'yours.py'; expected a Python file with a task suite"),
+        (["--set", "train.algorithm.reward=mine.py:gain"], "'mine.py' has no attribute 'gain'"),
         (["--set", "train.algorithm.reward=mine.py:suite"], "'mine.py:suite' is a TaskSuite; expected a reward"),
         (["--set", "train.algorithm.credit=mine.py:__doc__"], "'mine.py:__doc__' is a str; expected a credit function"),
-        (["--set", "train.algorithm.reward=mine:reward"], "the module 'mine' with a reward function cannot"),
+        (["--set", "train.algorithm.reward=mine:reward"], "the module 'mine' of the reward function cannot"),
     ],
 )  # fmt: skip
 def test_a_name_that_does_not_fit_is_one_line(given: list[str], said: str, place: Path, call: Call) -> None:
@@ -132,7 +132,7 @@ def test_a_name_that_does_not_fit_is_one_line(given: list[str], said: str, place
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("\n1 / 0\n", "'mine.py' with a task suite cannot be run: ZeroDivisionError: division by zero ({}, line 2)"),
+        ("\n1 / 0\n", "'mine.py' of the task suite cannot be run: ZeroDivisionError: division by zero ({}, line 2)"),
         ("def f():\n    return {}['a']\nf()\n", "cannot be run: KeyError: 'a' ({}, line 2)"),
         ("import no_such_library\n", "ModuleNotFoundError: No module named 'no_such_library' ({}, line 1)"),
         ("suite = (\n", "cannot be run: SyntaxError: '(' was never closed (mine.py, line 1)"),
@@ -140,7 +140,7 @@ def test_a_name_that_does_not_fit_is_one_line(given: list[str], said: str, place
         ("from hiplan import TaskSuite\nsuite = TaskSuite('doors', None, print)\n", "'doors' has None as make_env"),
         ("from hiplan import TaskSuite\nsuite = TaskSuite('doors', print, 3)\n", "has 3 as train; expected a function"),
         ("from hiplan import TaskSuite\nsuite = TaskSuite('doors', print, lambda rng: 'door')\n",
-         "the task suite 'doors' gave 'door' for a task; expected a hiplan.Task"),
+         "the task suite 'doors' returned 'door'; expected a hiplan.Task"),
         ("from hiplan import TaskSuite\nsuite = TaskSuite('doors', print, lambda rng: rng.knock())\n",
          "the task suite 'doors' raised AttributeError: 'Random' object has no attribute 'knock' ({}, line 2)"),
     ],
@@ -165,14 +165,14 @@ def trained(place: Path, code: str, **names: str) -> None:
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        ("None", "gave None for the executor of doors-"),
-        ("'much'", "gave 'much' for"),
-        ("[1.0, 2.0, 3.0]", "gave [1.0, 2.0, 3.0] for"),
-        ("[]", r"gave [] for"),
-        ("float('nan')", "gave nan for"),
-        ("[None]", "gave [None] for"),
-        ("np.zeros(9)", "gave array([0., 0., 0., 0., 0., 0., 0., 0., 0.]) for"),
-        ("list(range(10**4))", "gave [0, 1, 2, 3, 4, 5, "),
+        ("None", "returned None for the executor of doors-"),
+        ("'much'", "returned 'much' for"),
+        ("[1.0, 2.0, 3.0]", "returned [1.0, 2.0, 3.0] for"),
+        ("[]", r"returned [] for"),
+        ("float('nan')", "returned nan for"),
+        ("[None]", "returned [None] for"),
+        ("np.zeros(9)", "returned array([0., 0., 0., 0., 0., 0., 0., 0., 0.]) for"),
+        ("list(range(10**4))", "returned [0, 1, 2, 3, 4, 5, "),
     ],
 )
 def test_a_reward_that_cannot_be_used_is_one_line(returned: str, said: str, place: Path) -> None:
@@ -186,11 +186,11 @@ def test_a_reward_that_cannot_be_used_is_one_line(returned: str, said: str, plac
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        ("None", "gave None; expected "),
-        ("[1.0]", "gave [1.0]; expected "),
-        ("np.ones((len(decisions), 2))", "gave array([[1., 1.], "),
-        ("np.full(len(decisions), np.inf)", "gave array([inf, "),
-        ("['a'] * len(decisions)", "gave ['a', 'a'"),
+        ("None", "returned None; expected "),
+        ("[1.0]", "returned [1.0]; expected "),
+        ("np.ones((len(decisions), 2))", "returned array([[1., 1.], "),
+        ("np.full(len(decisions), np.inf)", "returned array([inf, "),
+        ("['a'] * len(decisions)", "returned ['a', 'a'"),
     ],
 )
 @pytest.mark.parametrize("part", ["credit", "modulators"])
@@ -231,7 +231,7 @@ def test_a_reward_that_cannot_be_used_ends_the_command_in_one_line(place: Path, 
     with (place / "mine.py").open("a") as file:
         file.write("\n\ndef odd(episode, role):\n    pass\n")
     done = call("train", *OWN, "--set", "train.algorithm.reward=mine.py:odd")
-    assert done.code == 2 and done.err.splitlines()[-1].startswith("error: the reward function gave None for the ")
+    assert done.code == 2 and done.err.splitlines()[-1].startswith("error: the reward function returned None for the ")
 
 
 def test_a_file_is_run_once_however_often_it_is_named(place: Path) -> None:

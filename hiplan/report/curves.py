@@ -58,7 +58,7 @@ def draw_curves(metrics: Sequence[Row], file: File, narrow: bool = False) -> Fil
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    known: list[Row] = [{"stage": "", "iteration": 0, **row} for row in metrics]  # a row need not say them
+    known: list[Row] = [{"stage": "", "iteration": 0, **row} for row in metrics]  # a row may lack them
     train = sorted((row for row in known if row.get("kind") == "train"), key=lambda row: row["iteration"])
     evals = [row for row in known if row.get("kind") == "eval" and row.get("panel") == "dev"]
     axis = Axis.of(train, evals)

@@ -69,7 +69,7 @@ def rewards_per_answer(given: float | Sequence[float], answers: int, episode: Ep
     if len(rewards) != answers or not all(map(math.isfinite, rewards)):
         raise UserError(
             f"the reward function returned {shown(given)} for the {role} of {episode.task.id}; expected a finite "
-            f"number, or {answers} finite numbers, one per answer"
+            f"number, or {answers} of them, one per answer"
         )
     return rewards
 

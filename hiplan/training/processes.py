@@ -49,7 +49,7 @@ def start(model: LocalModel, config: TrainConfig) -> Accelerator:
 
 
 def refuse_several(accelerator: Accelerator) -> None:
-    """Raises ``ConfigError`` where a warm start would run in several processes."""
+    """Raises ``ConfigError`` if several processes run, which a warm start does not support."""
     if accelerator.num_processes > 1:
         raise ConfigError(
             "warm_start runs in one process only; start the run in one process, stop it after the warm start, and "
