@@ -130,7 +130,7 @@ def by_words(plan: Plan, action: str, observation: str, serves: Serves) -> list[
     ]
     said = stems(action)
     return sorted(found, key=lambda match: -match.score) or [
-        Match(step.id, f"the plan says it needs {', '.join(w for w in said if w in wanted)}", THRESHOLD)
+        Match(step.id, f"needed words in the rationale: {', '.join(w for w in said if w in wanted)}", THRESHOLD)
         for step, wanted in zip(plan.steps, needs(plan), strict=True)
         if wanted.intersection(said)
     ]
@@ -163,6 +163,6 @@ def by_model(role: Role = "executor") -> Matcher:
         done = yield from Generate(conversation)
         known = {step.id for step in plan.steps}
         numbers = [int(n) for n in re.findall(r"\d{1,6}", done.text) if int(n) in known]
-        return [Match(i, "the model says so") for i in dict.fromkeys(numbers)]
+        return [Match(i, "named by the model") for i in dict.fromkeys(numbers)]
 
     return matcher

@@ -143,7 +143,7 @@ def test_a_models_matches_are_the_numbers_it_names() -> None:
     agent = Agent(ScriptedModel(answer), Planner(BRIEF), Executor(BRIEF), limits=Limits(turns=2), replan=never)
     agent.matcher = matching.by_model()
     episode = agent.run(CHAIN)
-    assert [(t.verdict, t.step, t.evidence) for t in episode.turns] == [(EARLY, 2, "the model says so")] * 2
+    assert [(t.verdict, t.step, t.evidence) for t in episode.turns] == [(EARLY, 2, "named by the model")] * 2
     assert len(asked) == 2 and "Action: get 1 x\nResult: Got 1 x" in asked[0]
     assert not any("Which steps" in s.text for c in episode.conversations.values() for s in c.segments)
 

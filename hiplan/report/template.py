@@ -95,7 +95,7 @@ td.value { white-space: normal; overflow-wrap: anywhere; }
 </head>
 <body>
 <main>
-<header><h1>{{ name }}</h1><p>report of hiplan</p></header>
+<header><h1>{{ name }}</h1><p>hiplan report</p></header>
 {% if tiles %}<div class="tiles">
 {% for value, label in tiles %}<div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
 {% endfor %}</div>{% endif %}

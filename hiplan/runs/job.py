@@ -85,7 +85,8 @@ class Job:
         The untrained agent is also evaluated with the decoding that is best on dev, so that training that only lowers
         the entropy does not count as an improvement.
         """
-        self._print(f"{stage}: evaluating agents {', '.join(self.config.agents)}")
+        how = {"plan": "with plans", "none": "without plans"}
+        self._print(f"{stage}: evaluating {' and '.join(how[agent] for agent in self.config.agents)}")
         agents, (first, *others) = self.config.agents, self.config.decodings
         dev = [(agents[0], name, "dev") for name in (() if final else others)]
         cells = [*dev, *((agent, first, panel) for agent in agents for panel in PANELS)]
