@@ -150,6 +150,12 @@ def test_match_takes_as_many_environment_steps_as_another_run(finished: Path, ca
     assert yaml.safe_load(shown.out)["train"]["stages"][-1]["env_steps"] == steps
 
 
+@pytest.mark.parametrize("row", ['{"kind": "train"}', '{"kind": "train", "env_steps": null}', '{"kind": "dev"}'])
+def test_match_refuses_a_run_without_environment_steps(row: str, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "metrics.jsonl").write_text(row + "\n")
+    one_line(call("train", "--match", tmp_path, "--show-config"), "this run has no environment steps")
+
+
 def test_settings_come_from_defaults_file_and_options_in_this_order(tmp_path: Path, call: Call) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 3\nenv: crafting\ntrain: {groups: 5}\n")

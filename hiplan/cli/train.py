@@ -83,8 +83,11 @@ def train(
         if match is not None:
             from hiplan.runs.job import read_metrics
 
-            steps = (row["env_steps"] for row in read_metrics(match) if row["kind"] == "train")
-            settings = matched(settings, max(steps, default=0))
+            rows = (row for row in read_metrics(match) if row["kind"] == "train")
+            steps = max((row.get("env_steps") or 0 for row in rows), default=0)
+            if not steps:
+                raise ConfigError(f"--match {str(match)!r}: this run has no environment steps; expected a trained run")
+            settings = matched(settings, steps)
         folder = out or Path("runs") / f"{settings.env.rpartition(':')[2]}-{settings.weights.mode}-{settings.seed}"
     console = Terminal()
     if show_config:
